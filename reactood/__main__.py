@@ -1,0 +1,33 @@
+"""The command line: ``python -m reactood demo``."""
+
+import argparse
+
+
+def main(arguments=None):
+    """Run the command that the arguments name."""
+    parser = argparse.ArgumentParser(
+        prog="reactood", description="Out-of-distribution detection with ReAct."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser(
+        "demo",
+        help="tell digits from other images with a small network",
+        description="Extract features of the embedded digits example, fit MSP, Energy "
+        "and ReAct, print how well each tells other images from digits, and draw the "
+        "score distributions.",
+    )
+    demo.add_argument(
+        "--out",
+        default="reactood_demo.png",
+        metavar="FILE",
+        help="where to write the picture (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+
+    from reactood._demo import run  # late, so that --help does not import torch
+
+    run(options.out)
+
+
+if __name__ == "__main__":
+    main()

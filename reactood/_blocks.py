@@ -1,0 +1,100 @@
+"""A feature matrix, a block of rows at a time.
+
+Blocks are small enough to stay in the processor's cache, so that several operations
+on a block cost one pass over memory, and no step needs a second copy of the matrix.
+A matrix is a NumPy array (a memory map too) or a tensor on any device; ``rows`` is a
+boolean mask of the rows that count, or None for all of them.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+
+BLOCK_ELEMENTS = 1 << 20  # 4 MiB of float32: inside the last-level cache
+DEVICE_BLOCK_ELEMENTS = 1 << 26  # accelerators want large launches
+
+
+def as_tensor(array):
+    """Share ``array``'s memory with a tensor; read-only arrays are welcome."""
+    if isinstance(array, torch.Tensor):
+        return array
+    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
+        array = np.array(array, dtype=array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        # torch warns that writing to a read-only array is undefined: we never write.
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.from_numpy(array)
+
+
+def as_float(block):
+    """Cast a tensor that is neither float32 nor float64: halves up, integers too."""
+    if block.dtype in (torch.float32, torch.float64):
+        return block
+    return block.to(torch.float32 if block.is_floating_point() else torch.float64)
+
+
+def rows_per_block(width, device="cpu"):
+    """Return how many rows of ``width`` elements make one block."""
+    on_cpu = torch.device(device).type == "cpu"
+    elements = BLOCK_ELEMENTS if on_cpu else DEVICE_BLOCK_ELEMENTS
+    return max(1, elements // max(1, width))
+
+
+def tensor_blocks(X, rows=None, *, n_rows, device=None):
+    """Yield blocks of ``n_rows`` rows as float tensors on ``device`` (default: X's)."""
+    for start in range(0, X.shape[0], n_rows):
+        stop = start + n_rows
+        block = take_rows(X[start:stop], None if rows is None else rows[start:stop])
+        if not len(block):
+            continue
+        block = as_tensor(block)
+        if device is not None and block.device != device:
+            if device.type == "cuda":
+                block = block.pin_memory()  # the copy then runs beside the arithmetic
+            block = block.to(device, non_blocking=True)
+        yield as_float(block)
+
+
+def host_blocks(X, rows=None, *, n_rows=None):
+    """Yield blocks of rows as float NumPy arrays."""
+    n_rows = n_rows or rows_per_block(8 * X.shape[1])  # compares best inside L2
+    if isinstance(X, torch.Tensor) and X.device.type != "cpu":
+        n_rows *= 64  # one transfer a block: few and large
+    for block in tensor_blocks(X, rows, n_rows=n_rows, device=torch.device("cpu")):
+        yield block.numpy()
+
+
+def check_finite(X, rows=None):
+    """Raise ValueError if ``X`` holds NaN or inf: how many, and the first row."""
+    n_nan = n_inf = n_bad_rows = 0
+    first, start = None, 0
+    n_rows = rows_per_block(X.shape[1])
+    for start in range(0, X.shape[0], n_rows):
+        block = as_float(as_tensor(X[start : start + n_rows])).cpu().numpy()
+        bad = ~np.isfinite(block)
+        if rows is not None:
+            bad[~rows[start : start + n_rows]] = False
+        bad_rows = np.flatnonzero(bad.any(axis=1))
+        if len(bad_rows):
+            first = start + int(bad_rows[0]) if first is None else first
+            n_bad_rows += len(bad_rows)
+            block_nan = np.count_nonzero(np.isnan(block[bad]))
+            n_nan += block_nan
+            n_inf += np.count_nonzero(bad) - block_nan
+    if first is not None:
+        raise ValueError(
+            f"X holds non-finite values, {n_nan} NaN and {n_inf} inf, in {n_bad_rows} "
+            f"of {X.shape[0]} rows, the first in row {first}; "
+            "features must be finite. Leave those rows out, or find out what made "
+            "them: a broken image, or half precision that overflowed?"
+        )
+
+
+def take_rows(X, rows):
+    """Return the rows of ``X`` that count: a view where that is all of them."""
+    if rows is None or rows.all():
+        return X
+    if isinstance(X, torch.Tensor):
+        rows = torch.from_numpy(rows).to(X.device)
+    return X[rows]

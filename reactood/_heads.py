@@ -1,0 +1,198 @@
+"""Every accepted classifier head, as one thing: features in, logits out."""
+
+import copy
+
+import numpy as np
+import torch
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from reactood._blocks import as_tensor, take_rows
+
+
+class IdentityHead:
+    """The features already are logits."""
+
+    def __init__(self, n_features):
+        self.classes = np.arange(n_features)
+
+    def on(self, block):
+        return lambda features: features
+
+
+class LinearHead:
+    """logits = features @ weight.T + bias."""
+
+    def __init__(self, weight, bias, classes=None):
+        self.weight, self.bias = weight, bias
+        self.classes = np.arange(len(weight)) if classes is None else classes
+
+    def on(self, block):
+        """Return the head as a function on ``block``'s dtype and device."""
+        weight, bias = (
+            as_tensor(a).to(block.device, block.dtype) for a in (self.weight, self.bias)
+        )
+        return lambda features: torch.addmm(bias, features, weight.T)
+
+
+class ModuleHead:
+    """A private copy of any module from features to logits, in eval mode."""
+
+    def __init__(self, module, n_features):
+        self.module = private_copy(module, "head").cpu()
+        parameter = next(self.module.parameters(), None)
+        self.dtype = torch.float32 if parameter is None else parameter.dtype
+        probe = torch.zeros(1, n_features, dtype=self.dtype)
+        try:
+            with torch.inference_mode():
+                logits = self.module(probe)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"head={type(module).__name__} could not take features of width "
+                f"{n_features}: {error}. Pass the part of the classifier that maps "
+                "these features to logits, or features of the width that it wants."
+            ) from error
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+            got = getattr(logits, "shape", type(logits).__name__)
+            raise ValueError(
+                f"head={type(module).__name__} returned {got}, wanted a tensor of "
+                "logits of shape (n_samples, n_classes)."
+            )
+        self.classes = np.arange(logits.shape[1])
+
+    def on(self, block):
+        module = self.module
+        if block.device.type != "cpu":
+            module = copy.deepcopy(module).to(block.device)
+        return lambda features: module(features.to(self.dtype)).to(features.dtype)
+
+
+def make_head(head, X, y=None, rows=None):
+    """Resolve the parameter ``head`` for features ``X``.
+
+    ``y`` holds class labels for an unfitted scikit-learn classifier, which is trained
+    on the ``rows`` that count.
+    """
+    n_features = X.shape[1]
+    if is_recipe(head):
+        head = head()
+    if head is None:
+        return IdentityHead(n_features)
+    if isinstance(head, nn.Linear):
+        weight, bias = linear_arrays(head)
+        return _linear_head(weight, bias, n_features)
+    if isinstance(head, nn.Module):
+        return ModuleHead(head, n_features)
+    if isinstance(head, tuple | list):
+        return _linear_head(*_as_pair(head), n_features)
+    return _sklearn_head(head, X, y, rows)
+
+
+def is_recipe(head):
+    """Tell whether ``head`` is a function without arguments that makes the head."""
+    return (
+        callable(head) and not isinstance(head, nn.Module) and not hasattr(head, "fit")
+    )
+
+
+def linear_arrays(linear):
+    """Return weight and bias of an ``nn.Linear`` as NumPy arrays of their own."""
+
+    def array(tensor):
+        tensor = tensor.detach().cpu()
+        wide = tensor.dtype in (torch.float32, torch.float64)
+        return np.array(tensor if wide else tensor.float())
+
+    weight = array(linear.weight)
+    if linear.bias is None:
+        return weight, np.zeros(len(weight), weight.dtype)
+    return weight, array(linear.bias)
+
+
+def private_copy(module, parameter):
+    """Return a copy of the user's module in eval mode."""
+    try:
+        module = copy.deepcopy(module)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{parameter}={type(module).__name__} cannot be copied ({error}), and the "
+            f"original must not be touched; pass {parameter}= a function that builds "
+            "it instead."
+        ) from error
+    return module.eval()
+
+
+def _as_pair(head):
+    if len(head) != 2:
+        raise ValueError(
+            f"head is a {type(head).__name__} of length {len(head)}, wanted the pair "
+            "(weight, bias), of shapes (n_classes, n_features) and (n_classes,)."
+        )
+    weight, bias = (
+        np.asarray(a.detach().cpu() if isinstance(a, torch.Tensor) else a) for a in head
+    )
+    if weight.ndim != 2 or bias.shape != (len(weight),):
+        raise ValueError(
+            f"head=(weight, bias) has shapes {weight.shape} and {bias.shape}, wanted "
+            "(n_classes, n_features) and (n_classes,), as in torch.nn.Linear."
+        )
+    if weight.dtype not in (np.float32, np.float64):
+        weight = weight.astype(np.float64)
+    return weight, bias.astype(weight.dtype)
+
+
+def _linear_head(weight, bias, n_features, classes=None):
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ValueError("head has NaN or inf weights; was the classifier trained?")
+    if weight.shape[1] != n_features:
+        raise ValueError(
+            f"head takes features of width {weight.shape[1]}, but X has "
+            f"{n_features} features. Pass the head of the model that made X, or "
+            "extract X at the input of this head."
+        )
+    return LinearHead(weight, bias, classes)
+
+
+def _sklearn_head(head, X, y, rows):
+    name = type(head).__name__
+    if not is_classifier(head):
+        raise TypeError(
+            f"head is a {name}; wanted (weight, bias), a torch.nn.Module, a "
+            "scikit-learn classifier with coef_, or None if X holds logits."
+        )
+    if not isinstance(head, FrozenEstimator):
+        head = _train(head, name, X, y, rows)
+    if not hasattr(head, "coef_"):
+        raise ValueError(
+            f"head={name} has no coef_: a linear classifier is wanted, such as "
+            "LogisticRegression or LinearSVC."
+        )
+    weight, bias = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
+    bias = np.broadcast_to(bias, len(weight)).astype(weight.dtype)
+    if len(weight) == 1:
+        # One decision value z for two classes: logits -z/2 and z/2 have the same
+        # probabilities and treat both classes alike.
+        weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
+    return _linear_head(weight, bias, X.shape[1], head.classes_)
+
+
+def _train(head, name, X, y, rows):
+    """Fit a clone of ``head`` on the class labels, or use it as it is without any."""
+    labels = None if y is None else y[rows] if rows is not None else y
+    if labels is not None and len(np.unique(labels)) > 1:
+        features = take_rows(X, rows)
+        if isinstance(features, torch.Tensor):
+            features = features.cpu().float().numpy()
+        return clone(head).fit(features, labels)
+    try:
+        check_is_fitted(head)
+    except NotFittedError:
+        raise ValueError(
+            f"head={name} is not fitted and y holds no class labels to train it on "
+            "(at least two classes besides -1). Pass class labels as y, or a fitted "
+            "classifier as FrozenEstimator(head), which survives cloning."
+        ) from None
+    return head

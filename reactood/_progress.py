@@ -1,0 +1,26 @@
+"""A progress bar where one is wanted and tqdm is there."""
+
+import contextlib
+import warnings
+
+
+def progress_bar(total, verbose):
+    """Return a context manager whose value has ``update(n)``."""
+    if not verbose:
+        return contextlib.nullcontext(_Silent())
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        warnings.warn(
+            "verbose=True shows progress with tqdm, which is not installed: "
+            "pip install 'reactood[progress]'. Going on without.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return contextlib.nullcontext(_Silent())
+    return tqdm(total=total, desc="features", unit="img")
+
+
+class _Silent:
+    def update(self, n):
+        """Say nothing."""

@@ -1,0 +1,46 @@
+"""Everything that reactood takes from scikit-learn's underscore names.
+
+They may move with any release of scikit-learn; a move costs one edit here.
+"""
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import validate_data
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "StrOptions",
+    "_fit_context",
+    "validate_array",
+]
+
+
+def validate_array(estimator, X, *, reset, **check_params):
+    """Validate ``X`` as scikit-learn does; a tensor comes back as it is.
+
+    ``validate_data`` knows NumPy and DataFrames.  For a tensor, which may live on
+    another device, it is shown an array of the same shape that takes no memory.
+    Values are not looked at: NaN and inf are the caller's to find.
+    """
+    if not isinstance(X, torch.Tensor):
+        return validate_data(
+            estimator, X, reset=reset, ensure_all_finite=False, **check_params
+        )
+    if X.requires_grad:
+        raise ValueError(
+            "Got a tensor that requires grad, and nothing here is differentiated; "
+            "pass X.detach()."
+        )
+    if X.is_complex():
+        raise ValueError(f"Complex data not supported: got a tensor of {X.dtype}.")
+    if X.layout != torch.strided:
+        raise TypeError(f"Got a {X.layout} tensor, wanted a dense one: X.to_dense().")
+    check_params.pop("dtype", None)
+    stand_in = np.broadcast_to(np.float32(0), tuple(X.shape))
+    validate_data(
+        estimator, stand_in, reset=reset, ensure_all_finite=False, **check_params
+    )
+    return X

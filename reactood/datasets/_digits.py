@@ -1,0 +1,224 @@
+"""Scikit-learn's digits, images that are none of them, and a network to tell both."""
+
+from importlib.resources import files
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_digits, load_sample_image
+from sklearn.utils import Bunch
+from torch import nn
+
+N_CLASSES = 8  # 0 to 7; the digits 8 and 9 are held out
+LEVELS = 16  # scikit-learn's digits have the grey values 0, 1, ..., 16
+WEIGHTS = "digits_cnn.npz"
+
+PHOTO_SCALES = (3, 6)  # photo pixels per image pixel, each way
+MIN_CONTRAST = 4  # grey levels: fewer is a patch of plain sky or blur
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SYMBOLS = "!#$%&()*+/<=>?@[]{}~"
+GLYPH_SIZES = (28, 36)  # font sizes on a canvas of 32 x 32 pixels
+GLYPH_ANGLES = (-15, 0, 15)  # degrees
+GLYPH_SHIFTS = (-2, 0, 2)  # canvas pixels, to the right
+
+DESCR = """DESCR_TODO
+"""
+
+
+def load_digits_ood():
+    """Load handwritten digits and real images that are none of these digits.
+
+    In-distribution are the digits 0 to 7 of :func:`sklearn.datasets.load_digits`:
+    in each class every other image, in the order of the file, is for training and
+    the rest for testing. `digits_classifier` was trained on that training half.
+    Everything is made from what scikit-learn and Pillow ship; nothing is downloaded.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        Dictionary-like, with the fields
+
+        X_train : ndarray of shape (724, 1, 8, 8), float32
+            Training images, ready for the network: multiples of 1/16 in [0, 1],
+            strokes bright on black.
+        y_train : ndarray of shape (724,), int64
+            Their classes, 0 to 7.
+        X_test : ndarray of shape (719, 1, 8, 8), float32
+            In-distribution images that the network has not seen.
+        y_test : ndarray of shape (719,), int64
+            Their classes.
+        ood : dict of str to ndarray of shape (n, 1, 8, 8), float32
+            Out-of-distribution images with the same grey levels:
+            ``"held_out_digits"`` (8 and 9), ``"photo_china"`` and
+            ``"photo_flower"`` (patches of scikit-learn's two photographs),
+            ``"letters"`` (A to Z) and ``"symbols"`` (punctuation), both in the font
+            embedded in Pillow.
+        target_names : ndarray of shape (8,), str
+            Names of the classes.
+        DESCR : str
+            What the sets are, and how the scores fare on them.
+
+    See Also
+    --------
+    digits_classifier : The network trained on ``X_train``.
+
+    Notes
+    -----
+    Every call makes new arrays with the same values. Another version of Pillow may
+    decode the photographs or draw the glyphs with slightly other greys.
+
+    Examples
+    --------
+    >>> from reactood.datasets import load_digits_ood
+    >>> data = load_digits_ood()
+    >>> data.X_train.shape, data.X_test.shape
+    ((724, 1, 8, 8), (719, 1, 8, 8))
+    >>> sorted(data.ood)
+    ['held_out_digits', 'letters', 'photo_china', 'photo_flower', 'symbols']
+    """
+    digits = load_digits()
+    images = _as_input(digits.images)
+    known = digits.target < N_CLASSES
+    train = known & _every_other_of_each_class(digits.target)
+    test = known & ~train
+    return Bunch(
+        X_train=images[train],
+        y_train=digits.target[train].astype(np.int64),
+        X_test=images[test],
+        y_test=digits.target[test].astype(np.int64),
+        ood={
+            "held_out_digits": images[~known],
+            "photo_china": _photo_patches("china.jpg"),
+            "photo_flower": _photo_patches("flower.jpg"),
+            "letters": _glyphs(LETTERS),
+            "symbols": _glyphs(SYMBOLS),
+        },
+        target_names=np.array([str(digit) for digit in range(N_CLASSES)]),
+        DESCR=DESCR,
+    )
+
+
+def digits_classifier():
+    """Make the small convolutional network trained on ``load_digits_ood().X_train``.
+
+    Its weights come with the package, so nothing is trained or downloaded. It is a
+    top-level function without arguments: a factory that pickle and joblib can store.
+
+    Returns
+    -------
+    net : torch.nn.Module
+        In eval mode, on the CPU, in float32. ``net(x)`` takes images of shape
+        (n, 1, 8, 8) with values in [0, 1] to logits of shape (n, 8);
+        ``net.features(x)`` gives the penultimate features, of shape (n, 96) and at
+        least 0, and ``net.fc`` is the final :class:`torch.nn.Linear`.
+
+    See Also
+    --------
+    load_digits_ood : Images for the network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> data, net = load_digits_ood(), digits_classifier()
+    >>> with torch.no_grad():
+    ...     logits = net(torch.from_numpy(data.X_test))
+    >>> bool((logits.argmax(1).numpy() == data.y_test).mean() > 0.99)
+    True
+    """
+    with (
+        files("reactood.datasets").joinpath(WEIGHTS).open("rb") as stream,
+        np.load(stream, allow_pickle=False) as arrays,
+    ):
+        weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    # On the meta device a network draws no initial weights: torch's random state, and
+    # the user's default device and dtype, neither change nor matter.
+    with torch.device("meta"):
+        net = DigitsNet()
+    net.load_state_dict(weights, assign=True)
+    return net.eval()
+
+
+class DigitsNet(nn.Module):
+    """Three convolutions with BatchNorm and ReLU, global average pooling, Linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            *_conv(1, 32),
+            nn.MaxPool2d(2),
+            *_conv(32, 64),
+            *_conv(64, 96),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.fc = nn.Linear(96, N_CLASSES)
+
+    def forward(self, x):
+        """Return the logits, (n, 8), of images of shape (n, 1, 8, 8)."""
+        return self.fc(self.features(x))
+
+
+def _conv(n_in, n_out):
+    yield nn.Conv2d(n_in, n_out, kernel_size=3, padding=1, bias=False)
+    yield nn.BatchNorm2d(n_out)
+    yield nn.ReLU()
+
+
+def _every_other_of_each_class(y):
+    # Without random numbers: the shipped weights need this very split for ever.
+    chosen = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        chosen[np.flatnonzero(y == label)[::2]] = True
+    return chosen
+
+
+def _as_input(grey):
+    """Turn grey values in [0, 16], of shape (n, 8, 8), into input for the network."""
+    return (np.rint(grey) / LEVELS).astype(np.float32)[:, np.newaxis]
+
+
+def _photo_patches(name):
+    # Integers up to the last division: no sum can round differently elsewhere.
+    grey = load_sample_image(name).astype(np.int64) @ np.array([299, 587, 114])
+    patches = np.concatenate([_tiles(grey, scale) for scale in PHOTO_SCALES])
+    patches = np.rint(patches / 255_000 * LEVELS)
+    return _as_input(patches[np.ptp(patches, axis=(1, 2)) >= MIN_CONTRAST])
+
+
+def _tiles(grey, scale):
+    """Cut a picture into 8 x 8 tiles that do not overlap, of scale x scale means."""
+    rows, columns = (size // (8 * scale) for size in grey.shape)
+    grey = grey[: rows * 8 * scale, : columns * 8 * scale]
+    means = _block_sums(grey, scale) / scale**2
+    return means.reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 8, 8)
+
+
+def _block_sums(grey, size):
+    rows, columns = grey.shape
+    return grey.reshape(rows // size, size, columns // size, size).sum(axis=(1, 3))
+
+
+def _glyphs(characters):
+    """Draw each character at every size, angle and shift."""
+    fonts = [ImageFont.load_default(size=size) for size in GLYPH_SIZES]
+    drawn = [
+        _glyph(character, font, angle, shift)
+        for font in fonts
+        for angle in GLYPH_ANGLES
+        for shift in GLYPH_SHIFTS
+        for character in characters
+    ]
+    return _as_input(np.stack(drawn))
+
+
+def _glyph(character, font, angle, shift):
+    # The digits were made in this way too: 32 x 32 pixels, summed in blocks of 4 x 4.
+    # The stroke makes the thin font about as bold as the handwriting.
+    left, top, right, bottom = font.getbbox(character, stroke_width=1)
+    place = (16 + shift - (left + right) // 2, 16 - (top + bottom) // 2)
+    canvas = Image.new("L", (32, 32))
+    ImageDraw.Draw(canvas).text(place, character, fill=255, font=font, stroke_width=1)
+    canvas = canvas.rotate(angle, resample=Image.Resampling.BILINEAR)
+    return _block_sums(np.asarray(canvas, dtype=np.int64), 4) / 255

@@ -1,0 +1,74 @@
+"""A torch Dataset that scikit-learn can slice."""
+
+import numpy as np
+from torch.utils.data import Dataset
+
+__all__ = ["ImageDataset"]
+
+
+class ImageDataset(Dataset):
+    """A view of a torch Dataset that scikit-learn can slice without loading it.
+
+    scikit-learn splits data by indexing with arrays, which turns a plain torch
+    Dataset into a list of `(image, label)` tuples, all of them loaded. An
+    `ImageDataset` answers an integer with one image, and a slice, a list or an array
+    of indices, or a boolean mask, with another view. Labels are left out.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        With a length and integer indexing. Its items are images, or tuples or dicts
+        that hold one: the first of a tuple counts.
+
+    indices : array-like of int, default=None
+        The items to see, in this order; None for all.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        `(n_samples,)`.
+
+    See Also
+    --------
+    reactood.TorchFeatureExtractor : Takes it, and any other kind of images.
+    torch.utils.data.Subset : The same idea, which scikit-learn cannot slice.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.utils.data import TensorDataset
+    >>> from reactood.datasets import ImageDataset
+    >>> dataset = TensorDataset(torch.rand(6, 1, 8, 8), torch.arange(6))
+    >>> images = ImageDataset(dataset)
+    >>> images[[0, 2, 4]]
+    ImageDataset(TensorDataset, n_samples=3)
+    >>> images[0].shape
+    torch.Size([1, 8, 8])
+    """
+
+    def __init__(self, dataset, indices=None):
+        self.dataset = dataset
+        self.indices = np.arange(len(dataset))
+        if indices is not None:
+            self.indices = self.indices[np.asarray(indices)]
+
+    @property
+    def shape(self):
+        """The number of images, as a tuple of length 1."""
+        return (len(self.indices),)
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, key):
+        if isinstance(key, tuple):  # scikit-learn asks for [rows, ...]
+            key = key[0]
+        picked = self.indices[key]
+        if np.ndim(picked):
+            return ImageDataset(self.dataset, picked)
+        item = self.dataset[int(picked)]
+        return item[0] if isinstance(item, tuple | list) else item
+
+    def __repr__(self):
+        name = type(self.dataset).__name__
+        return f"ImageDataset({name}, n_samples={len(self)})"

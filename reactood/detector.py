@@ -1,0 +1,446 @@
+"""ReAct as a scikit-learn outlier detector."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from reactood._blocks import check_finite, rows_per_block, tensor_blocks
+from reactood._clip import learn_clip
+from reactood._heads import LinearHead, make_head
+from reactood._scores import SCORES
+from reactood._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    _fit_context,
+    validate_array,
+)
+
+__all__ = ["ReActDetector"]
+
+
+class ReActDetector(OutlierMixin, BaseEstimator):
+    """Detects out-of-distribution inputs by rectified activations (ReAct).
+
+    A classifier is overconfident on inputs unlike its training data because some
+    units of its last hidden layer are activated far beyond what in-distribution (ID)
+    data does to them. ReAct clips these activations at a percentile learned from ID
+    data, passes them through the classifier's own head and scores the logits [1]_.
+
+    The input is a matrix of features, the input of the classifier's last linear
+    layer: :class:`~reactood.TorchFeatureExtractor` makes it from images, and
+    :func:`~reactood.make_react_pipeline` joins the two. `fit` learns the clip and the
+    decision threshold from ID data. It does not train the backbone, and it needs no
+    out-of-distribution (OOD) data.
+
+    Parameters
+    ----------
+    head : None, (weight, bias), torch.nn.Module, classifier or callable, default=None
+        What maps features to logits.
+
+        - None: `X` already holds logits.
+        - `(weight, bias)`: arrays of shapes (n_classes, n_features) and (n_classes,),
+          as in :class:`torch.nn.Linear`.
+        - `torch.nn.Module`: a linear layer or any other module. It is copied and
+          never altered.
+        - A linear scikit-learn classifier: one wrapped in
+          :class:`~sklearn.frozen.FrozenEstimator` is used as it is; any other is
+          cloned and trained in `fit` on the class labels in `y` (a fitted one is
+          used as it is where `y` holds no class labels).
+        - A callable without arguments that returns one of these.
+
+    percentile : float or None, default=90.0
+        The percentile of the ID activations at which they are clipped, in percent:
+        in (1, 100], not a fraction. None for no clipping, which gives the plain score
+        that ReAct is compared with.
+
+    threshold : float or array-like of shape (n_features,), default=None
+        A clip given by hand. It overrides `percentile`.
+
+    lower_percentile : float, default=None
+        If given, activations are also clipped from below, at this percentile of the
+        ID activations, in percent: in [0, 100). Meant for signed features, such as
+        those of transformers.
+
+    per_unit : bool, default=False
+        Whether to learn one clip per feature instead of one for all.
+
+    score_function : {"energy", "msp", "max_logit", "entropy"} or callable, \
+            default="energy"
+        What turns logits into a score, the higher, the more in-distribution:
+        `T * logsumexp(logits / T)`, the maximum softmax probability, the largest
+        logit, or the negative entropy of the softmax, in nats. A callable takes
+        logits, a tensor of shape (n_samples, n_classes), and returns a tensor of
+        shape (n_samples,).
+
+    temperature : float, default=1.0
+        The temperature `T` > 0 of `"energy"`, `"msp"` and `"entropy"`.
+
+    contamination : float, default=0.05
+        The share of the ID training rows that may be flagged as OOD, in (0, 0.5]. It
+        sets `offset_`; 0.05 keeps 95 % of the ID data, as usual in the field.
+
+    batch_size : int, default=None
+        Rows per block of computation; None chooses blocks that stay in the cache.
+        Memory, not results, depends on it.
+
+    device : str or torch.device, default=None
+        Where to compute; None stays where `X` is.
+
+    Attributes
+    ----------
+    activation_threshold_ : float or ndarray of shape (n_features,)
+        The clip: `numpy.percentile(X, percentile)` over the ID rows; infinite without
+        clipping.
+
+    lower_activation_threshold_ : float or ndarray of shape (n_features,)
+        The lower clip; minus infinity unless `lower_percentile` is given.
+
+    offset_ : float
+        `decision_function(X) = score_samples(X) - offset_`. The share `contamination`
+        of the ID training rows scores below it.
+
+    classes_ : ndarray of shape (n_classes,)
+        The class labels that `predict_class` returns: 0, 1, ... unless the head
+        knows others.
+
+    coef_ : ndarray of shape (n_classes, n_features)
+        Weights of a linear head.
+
+    intercept_ : ndarray of shape (n_classes,)
+        Biases of a linear head.
+
+    n_features_in_ : int
+        Number of features seen during `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of features seen during `fit`, if `X` has string column names.
+
+    See Also
+    --------
+    make_react_pipeline : From images to decisions.
+    TorchFeatureExtractor : Features of a torch classifier.
+    sklearn.ensemble.IsolationForest : An outlier detector that needs no classifier.
+
+    Notes
+    -----
+    Features are expected to be pooled, one number per unit. With the default
+    `percentile`, nothing below the clip changes; with `percentile=100` the training
+    rows score as without clipping. float32 features are computed in float32,
+    everything else in float64. Scores are float64.
+
+    There is no `score` method, as there is no natural one without labels: give
+    :class:`~sklearn.model_selection.GridSearchCV` a `scoring`, such as `"roc_auc"`
+    with labels of 1 for ID and -1 for OOD.
+
+    References
+    ----------
+    .. [1] Y. Sun, C. Guo, Y. Li, "ReAct: Out-of-distribution Detection With Rectified
+       Activations", NeurIPS 2021, :arxiv:`2111.12797`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from reactood import ReActDetector
+    >>> rng = np.random.default_rng(0)
+    >>> X_id = np.maximum(rng.normal(size=(200, 8)), 0)
+    >>> head = np.eye(3, 8), np.zeros(3)
+    >>> detector = ReActDetector(head, percentile=90).fit(X_id)
+    >>> bool(detector.activation_threshold_ == np.percentile(X_id, 90))
+    True
+    >>> detector.predict([[0.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], X_id[0]])
+    array([-1,  1])
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
+        "head": [
+            None,
+            tuple,
+            list,
+            nn.Module,
+            HasMethods(["fit", "predict"]),
+            callable,
+        ],
+        "percentile": [Interval(Real, 0, 100, closed="right"), None],
+        "threshold": [Real, "array-like", None],
+        "lower_percentile": [Interval(Real, 0, 100, closed="left"), None],
+        "per_unit": ["boolean"],
+        "score_function": [StrOptions(set(SCORES)), callable],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "device": [str, torch.device, None],
+    }
+
+    def __init__(
+        self,
+        head=None,
+        *,
+        percentile=90.0,
+        threshold=None,
+        lower_percentile=None,
+        per_unit=False,
+        score_function="energy",
+        temperature=1.0,
+        contamination=0.05,
+        batch_size=None,
+        device=None,
+    ):
+        self.head = head
+        self.percentile = percentile
+        self.threshold = threshold
+        self.lower_percentile = lower_percentile
+        self.per_unit = per_unit
+        self.score_function = score_function
+        self.temperature = temperature
+        self.contamination = contamination
+        self.batch_size = batch_size
+        self.device = device
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the clip and the decision threshold from in-distribution features.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features. Not copied.
+
+        y : array-like of shape (n_samples,), default=None
+            Rows where `y` is -1 are out-of-distribution and left out. Other values
+            are class labels if `head` is a scikit-learn classifier to be trained, and
+            ignored otherwise.
+
+        Returns
+        -------
+        self : ReActDetector
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If `X` holds NaN or inf, if the head does not fit `X`, if the clip is
+            degenerate, so that it says nothing about the data, or if all rows get the
+            same score.
+        """
+        X = self._validate(X, reset=True)
+        y, rows = _id_rows(y, X)
+        self._head = make_head(self.head, X, y, rows)
+        self.classes_ = self._head.classes
+        if isinstance(self._head, LinearHead):
+            self.coef_, self.intercept_ = self._head.weight, self._head.bias
+        self.lower_activation_threshold_, self.activation_threshold_ = learn_clip(
+            X,
+            rows,
+            percentile=self.percentile,
+            threshold=self.threshold,
+            lower_percentile=self.lower_percentile,
+            per_unit=self.per_unit,
+        )
+        scores = self._score_samples(X, rows)
+        _check_spread(scores, X)
+        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+        return self
+
+    def fit_predict(self, X, y=None):
+        """Fit to `X` and return the labels of its rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            1 for in-distribution, -1 for out-of-distribution, for all rows of `X`.
+        """
+        return self.fit(X, y).predict(X)
+
+    def predict(self, X):
+        """Tell in-distribution (1) from out-of-distribution (-1) inputs.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            1 where `decision_function` is at least 0, else -1.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def decision_function(self, X):
+        """Return the score above the decision threshold.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            `score_samples(X) - offset_`, float64; at least 0 means in-distribution.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def score_samples(self, X):
+        """Score features after clipping: the higher, the more in-distribution.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            `score_function(head(clip(X)))`, float64.
+
+        Raises
+        ------
+        ValueError
+            If `X` holds NaN or inf.
+        """
+        check_is_fitted(self)
+        return self._score_samples(self._validate(X, reset=False))
+
+    def predict_class(self, X):
+        """Return the classifier's own decision, from unclipped features.
+
+        Clipping costs no classification accuracy: it serves the scores alone.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            The entry of `classes_` with the largest logit.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        best = self._map_logits(X, None, lambda logits: logits.argmax(1), clip=False)
+        return self.classes_[best.numpy()]
+
+    def rectify(self, X):
+        """Clip features at the thresholds that `fit` learned.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        clipped : ndarray of shape (n_samples, n_features)
+            `min(X, activation_threshold_)`, and where a lower clip was asked for,
+            no less than `lower_activation_threshold_`. Has the dtype of `X`.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        check_finite(X)
+        return torch.cat([self._clip(block).cpu() for block in self._blocks(X)]).numpy()
+
+    def _validate(self, X, *, reset):
+        dtypes = [np.float64, np.float32, np.float16]
+        return validate_array(self, X, reset=reset, dtype=dtypes)
+
+    def _blocks(self, X, rows=None):
+        device = _device(self.device, X)
+        n_rows = self.batch_size or rows_per_block(X.shape[1], device)
+        return tensor_blocks(X, rows, n_rows=n_rows, device=device)
+
+    def _clip(self, block):
+        """Return min(h, c), and max with the lower clip, of one block of features."""
+
+        def bound(value):
+            if np.ndim(value) == 0:
+                return value if np.isfinite(value) else None
+            return torch.as_tensor(value, dtype=block.dtype, device=block.device)
+
+        lower = bound(self.lower_activation_threshold_)
+        upper = bound(self.activation_threshold_)
+        if lower is None and upper is None:
+            return block
+        return block.clamp(lower, upper)
+
+    def _score_samples(self, X, rows=None):
+        """Score validated features; NaN and inf raise."""
+        score = self.score_function
+        if not callable(score):
+            function, temperature = SCORES[score], self.temperature
+            score = lambda logits: function(logits, temperature)
+        return self._map_logits(X, rows, score, clip=True).double().numpy()
+
+    def _map_logits(self, X, rows, function, *, clip):
+        results, finite, head = [], True, None
+        with torch.inference_mode():
+            for block in self._blocks(X, rows):
+                head = head or self._head.on(block)
+                # A sum shows NaN and inf; looked at once, so no block waits for it.
+                finite = block.sum().isfinite() & finite
+                result = function(head(self._clip(block) if clip else block))
+                if getattr(result, "shape", None) != block.shape[:1]:
+                    raise ValueError(
+                        f"score_function returned "
+                        f"{getattr(result, 'shape', type(result).__name__)}, wanted a "
+                        f"tensor with one score per row, {tuple(block.shape[:1])}."
+                    )
+                results.append(result)
+            if not finite:
+                check_finite(X, rows)
+            return torch.cat(results).cpu()
+
+
+def _id_rows(y, X):
+    """Return y as an array and the mask of rows that are not labelled -1."""
+    if y is None:
+        return None, None
+    y = column_or_1d(y.cpu().numpy() if isinstance(y, torch.Tensor) else y, warn=True)
+    check_consistent_length(X, y)
+    rows = np.asarray(y != -1) if y.dtype.kind in "biuf" else _not_minus_one(y)
+    if rows.all():
+        return y, None
+    if not rows.any():
+        raise ValueError(
+            f"All {len(y)} rows are labelled -1, out-of-distribution; fit learns from "
+            "in-distribution rows, labelled 1 or by their class."
+        )
+    return y, rows
+
+
+def _not_minus_one(y):
+    return np.array([not (isinstance(v, Real) and v == -1) for v in y])
+
+
+def _device(device, X):
+    if device is None:
+        return X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
+    return torch.device(device)
+
+
+def _check_spread(scores, X):
+    """Raise if all scores are the same, as far as their precision tells."""
+    single = str(X.dtype).removeprefix("torch.") != "float64"
+    rounding = 4 * np.finfo(np.float32 if single else np.float64).eps
+    if len(scores) > 1 and np.ptp(scores) <= rounding * np.abs(scores).max():
+        raise ValueError(
+            f"All {len(scores)} training rows (n_features={X.shape[1]}) get the same "
+            f"score, {scores[0]:.6g}: nothing can be told apart. Are all rows of X "
+            "alike, is there only one class, does the clip cut everything off, or is "
+            "the temperature very high?"
+        )
