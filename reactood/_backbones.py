@@ -179,7 +179,7 @@ def _from_name(name, weights):
     if name.lower() not in known:
         raise ValueError(
             f"model={name!r} is no torchvision classifier"
-            f"{_did_you_mean(name, known)}; timm models are named 'timm/NAME', and your "
+            f"{_did_you_mean(name, known)}; timm's are 'timm/NAME', and your "
             "own model is passed as a module or as a function that builds it."
         )
     available = torchvision.models.get_model_weights(name)

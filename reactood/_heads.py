@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._blocks import as_tensor, take_rows
+from reactood._blocks import as_float, as_tensor, take_rows
 
 
 class IdentityHead:
@@ -103,8 +103,7 @@ def linear_arrays(linear):
 
     def array(tensor):
         tensor = tensor.detach().cpu()
-        wide = tensor.dtype in (torch.float32, torch.float64)
-        return np.array(tensor if wide else tensor.float())
+        return as_float(tensor).numpy().copy()
 
     weight = array(linear.weight)
     if linear.bias is None:
@@ -158,7 +157,7 @@ def _linear_head(weight, bias, n_features, classes=None):
 
 def _sklearn_head(head, X, y, rows):
     name = type(head).__name__
-    if not is_classifier(head):
+    if not (hasattr(head, "fit") and is_classifier(head)):
         raise TypeError(
             f"head is a {name}; wanted (weight, bias), a torch.nn.Module, a "
             "scikit-learn classifier with coef_, or None if X holds logits."

@@ -148,12 +148,12 @@ class ReActDetector(OutlierMixin, BaseEstimator):
     >>> import numpy as np
     >>> from reactood import ReActDetector
     >>> rng = np.random.default_rng(0)
-    >>> X_id = np.maximum(rng.normal(size=(200, 8)), 0)
+    >>> X_id = rng.gamma(2.0, size=(200, 8))
     >>> head = np.eye(3, 8), np.zeros(3)
     >>> detector = ReActDetector(head, percentile=90).fit(X_id)
     >>> bool(detector.activation_threshold_ == np.percentile(X_id, 90))
     True
-    >>> detector.predict([[0.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], X_id[0]])
+    >>> detector.predict([np.zeros(8), X_id[0]])
     array([-1,  1])
     """
 

@@ -1,5 +1,6 @@
-"""A small real example: digits, images that are no digits, and a trained network."""
+"""Data: a small real example with a trained network, and a view of your own images."""
 
 from reactood.datasets._digits import digits_classifier, load_digits_ood
+from reactood.datasets._images import ImageDataset
 
-__all__ = ["digits_classifier", "load_digits_ood"]
+__all__ = ["ImageDataset", "digits_classifier", "load_digits_ood"]

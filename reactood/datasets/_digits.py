@@ -4,7 +4,6 @@ from importlib.resources import files
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits, load_sample_image
 from sklearn.utils import Bunch
 from torch import nn
@@ -12,17 +11,58 @@ from torch import nn
 N_CLASSES = 8  # 0 to 7; the digits 8 and 9 are held out
 LEVELS = 16  # scikit-learn's digits have the grey values 0, 1, ..., 16
 WEIGHTS = "digits_cnn.npz"
+GLYPHS = "glyphs.npz"
 
 PHOTO_SCALES = (3, 6)  # photo pixels per image pixel, each way
 MIN_CONTRAST = 4  # grey levels: fewer is a patch of plain sky or blur
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-SYMBOLS = "!#$%&()*+/<=>?@[]{}~"
-GLYPH_SIZES = (28, 36)  # font sizes on a canvas of 32 x 32 pixels
-GLYPH_ANGLES = (-15, 0, 15)  # degrees
-GLYPH_SHIFTS = (-2, 0, 2)  # canvas pixels, to the right
+DESCR = """Digits and images that are none
+===============================
 
-DESCR = """DESCR_TODO
+In-distribution: the handwritten digits 0 to 7 of ``sklearn.datasets.load_digits``
+(1443 images of 8 x 8 pixels), half for training and half for testing. Writers are in
+both halves. All images, the others too, have the grey values 0, 1/16, ..., 1.
+
+Out-of-distribution, 8 x 8 pixels as well:
+
+==================  ======  =======================================================
+held_out_digits     354     the digits 8 and 9 of the same data
+photo_china         315     patches of scikit-learn's photo of a temple, at 1/3 and
+                            1/6 of its size; plain patches are left out
+photo_flower        165     the same from its photo of a flower
+letters             468     A to Z, 2 sizes, 3 angles, 3 shifts; some, such as O, I,
+                            S and Z, look like digits
+symbols             360     20 punctuation marks, drawn in the same way
+==================  ======  =======================================================
+
+The network of ``digits_classifier`` classifies 718 of the 719 test images correctly.
+FPR at 95 % TPR / AUROC in per cent, ReAct clipping at the 90th percentile of the
+training features:
+
+==================  ============  ============  ============
+set                 MSP           Energy        ReAct
+==================  ============  ============  ============
+held_out_digits      4.8 / 98.6    5.4 / 98.8    7.1 / 98.7
+photo_china         54.9 / 81.7   47.6 / 84.7   41.3 / 92.0
+photo_flower        71.5 / 71.5   71.5 / 73.9   66.1 / 85.7
+letters             15.8 / 95.6   23.7 / 93.8   18.6 / 96.3
+symbols             31.7 / 90.2   32.8 / 90.2   26.7 / 94.1
+==================  ============  ============  ============
+
+So clipping helps against photographs, letters and symbols; against the held-out
+digits it costs a little, and MSP has the lower FPR on them and on the letters. The
+80th percentile does better on the four sets where clipping helps, and worse on the
+held-out digits (9.3 / 98.3); at the 99th hardly anything is left of the gain.
+
+**This example was chosen because ReAct helps in it.** Of five small architectures,
+each trained for 30 epochs without augmentation and for 30 and 100 epochs with it,
+four seeds each, this one gained most; then the first seed was taken. Trained with
+random shifts and rotations, the five have an AUROC of 96 % or more on the photographs
+with Energy alone, and ReAct then changes it by -0.4 to +1.0 points. Over ten seeds of
+the chosen training, ReAct adds, in points of AUROC, 5.1 on photo_china (0.1 to 18.7),
+7.4 on photo_flower (0.2 to 19.6), 1.5 on letters, 1.8 on symbols and -0.1 on
+held_out_digits: seed 0 is better than the mean. Take the example as a demonstration,
+not as evidence that ReAct helps in general.
 """
 
 
@@ -32,7 +72,7 @@ def load_digits_ood():
     In-distribution are the digits 0 to 7 of :func:`sklearn.datasets.load_digits`:
     in each class every other image, in the order of the file, is for training and
     the rest for testing. `digits_classifier` was trained on that training half.
-    Everything is made from what scikit-learn and Pillow ship; nothing is downloaded.
+    Everything comes with scikit-learn or with this package; nothing is downloaded.
 
     Returns
     -------
@@ -66,7 +106,7 @@ def load_digits_ood():
     Notes
     -----
     Every call makes new arrays with the same values. Another version of Pillow may
-    decode the photographs or draw the glyphs with slightly other greys.
+    decode the photographs with slightly other greys.
 
     Examples
     --------
@@ -91,8 +131,7 @@ def load_digits_ood():
             "held_out_digits": images[~known],
             "photo_china": _photo_patches("china.jpg"),
             "photo_flower": _photo_patches("flower.jpg"),
-            "letters": _glyphs(LETTERS),
-            "symbols": _glyphs(SYMBOLS),
+            **{name: _as_input(grey) for name, grey in _arrays(GLYPHS).items()},
         },
         target_names=np.array([str(digit) for digit in range(N_CLASSES)]),
         DESCR=DESCR,
@@ -127,11 +166,7 @@ def digits_classifier():
     >>> bool((logits.argmax(1).numpy() == data.y_test).mean() > 0.99)
     True
     """
-    with (
-        files("reactood.datasets").joinpath(WEIGHTS).open("rb") as stream,
-        np.load(stream, allow_pickle=False) as arrays,
-    ):
-        weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    weights = {k: torch.from_numpy(array) for k, array in _arrays(WEIGHTS).items()}
     # On the meta device a network draws no initial weights: torch's random state, and
     # the user's default device and dtype, neither change nor matter.
     with torch.device("meta"):
@@ -158,6 +193,15 @@ class DigitsNet(nn.Module):
     def forward(self, x):
         """Return the logits, (n, 8), of images of shape (n, 1, 8, 8)."""
         return self.fc(self.features(x))
+
+
+def _arrays(file):
+    """Read the arrays of a file that comes with the package."""
+    with (
+        files("reactood.datasets").joinpath(file).open("rb") as stream,
+        np.load(stream, allow_pickle=False) as arrays,
+    ):
+        return dict(arrays)
 
 
 def _conv(n_in, n_out):
@@ -191,34 +235,10 @@ def _tiles(grey, scale):
     """Cut a picture into 8 x 8 tiles that do not overlap, of scale x scale means."""
     rows, columns = (size // (8 * scale) for size in grey.shape)
     grey = grey[: rows * 8 * scale, : columns * 8 * scale]
-    means = _block_sums(grey, scale) / scale**2
+    means = block_sums(grey, scale) / scale**2
     return means.reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 8, 8)
 
 
-def _block_sums(grey, size):
+def block_sums(grey, size):
     rows, columns = grey.shape
     return grey.reshape(rows // size, size, columns // size, size).sum(axis=(1, 3))
-
-
-def _glyphs(characters):
-    """Draw each character at every size, angle and shift."""
-    fonts = [ImageFont.load_default(size=size) for size in GLYPH_SIZES]
-    drawn = [
-        _glyph(character, font, angle, shift)
-        for font in fonts
-        for angle in GLYPH_ANGLES
-        for shift in GLYPH_SHIFTS
-        for character in characters
-    ]
-    return _as_input(np.stack(drawn))
-
-
-def _glyph(character, font, angle, shift):
-    # The digits were made in this way too: 32 x 32 pixels, summed in blocks of 4 x 4.
-    # The stroke makes the thin font about as bold as the handwriting.
-    left, top, right, bottom = font.getbbox(character, stroke_width=1)
-    place = (16 + shift - (left + right) // 2, 16 - (top + bottom) // 2)
-    canvas = Image.new("L", (32, 32))
-    ImageDraw.Draw(canvas).text(place, character, fill=255, font=font, stroke_width=1)
-    canvas = canvas.rotate(angle, resample=Image.Resampling.BILINEAR)
-    return _block_sums(np.asarray(canvas, dtype=np.int64), 4) / 255

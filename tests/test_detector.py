@@ -1,0 +1,607 @@
+"""ReActDetector against a few lines of numpy, and every promise of its docstring."""
+
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, logsumexp, softmax
+from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from reactood import ReActDetector
+
+SCORES = {
+    "energy": lambda f, t: t * logsumexp(f / t, axis=1),
+    "msp": lambda f, t: softmax(f / t, axis=1).max(axis=1),
+    "max_logit": lambda f, t: f.max(axis=1),
+    "entropy": lambda f, t: (softmax(f / t, axis=1) * log_softmax(f / t, axis=1)).sum(
+        1
+    ),
+}
+
+
+@pytest.fixture
+def X(rng):
+    return np.maximum(rng.normal(0.3, 1, size=(200, 16)), 0)
+
+
+@pytest.fixture
+def head(rng):
+    return rng.normal(size=(5, 16)), rng.normal(size=5)
+
+
+def logits(X, head):
+    return X @ head[0].T + head[1]
+
+
+# --- the maths ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("percentile", [None, 65, 90.0, 100])
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_equals_numpy(X, head, score, temperature, percentile, per_unit):
+    detector = ReActDetector(
+        head,
+        percentile=percentile,
+        per_unit=per_unit,
+        score_function=score,
+        temperature=temperature,
+        contamination=0.1,
+    ).fit(X)
+    axis = 0 if per_unit else None
+    clip = np.inf if percentile is None else np.percentile(X, percentile, axis=axis)
+    scores = SCORES[score](logits(np.minimum(X, clip), head), temperature)
+    offset = np.percentile(scores, 10)
+    np.testing.assert_array_equal(detector.activation_threshold_, clip)
+    np.testing.assert_allclose(detector.score_samples(X), scores, rtol=1e-10)
+    np.testing.assert_allclose(detector.offset_, offset, rtol=1e-10)
+    np.testing.assert_array_equal(
+        detector.predict(X), np.where(detector.decision_function(X) >= 0, 1, -1)
+    )
+    np.testing.assert_array_equal(
+        detector.predict_class(X), logits(X, head).argmax(axis=1)
+    )
+    np.testing.assert_array_equal(detector.rectify(X), np.minimum(X, clip))
+
+
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_two_sided_clip(rng, head, per_unit):
+    X = rng.normal(0.5, 1, size=(100, 16))
+    detector = ReActDetector(head, lower_percentile=5, per_unit=per_unit).fit(X)
+    low, high = np.percentile(X, [5, 90], axis=0 if per_unit else None)
+    np.testing.assert_allclose(detector.lower_activation_threshold_, low, rtol=1e-12)
+    np.testing.assert_allclose(detector.rectify(X), np.clip(X, low, high), rtol=1e-12)
+    scores = logsumexp(logits(np.clip(X, low, high), head), axis=1)
+    np.testing.assert_allclose(detector.score_samples(X), scores, rtol=1e-10)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 2, np.full(16, 0.7)])
+def test_threshold_by_hand_overrides_the_percentile(X, head, threshold):
+    detector = ReActDetector(head, threshold=threshold, percentile=50).fit(X)
+    np.testing.assert_array_equal(detector.activation_threshold_, threshold)
+    np.testing.assert_array_equal(detector.rectify(X), np.minimum(X, threshold))
+
+
+def test_percentile_100_scores_the_training_rows_as_without_clipping(X, head):
+    with_clip = ReActDetector(head, percentile=100).fit(X)
+    without = ReActDetector(head, percentile=None).fit(X)
+    np.testing.assert_array_equal(with_clip.score_samples(X), without.score_samples(X))
+    assert without.activation_threshold_ == np.inf
+
+
+@settings(deadline=None, max_examples=50)
+@given(low=st.floats(55, 99), high=st.floats(55, 99), seed=st.integers(0, 2**32 - 1))
+def test_with_a_positive_head_the_score_grows_with_the_clip(low, high, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.gamma(1.0, size=(30, 6))
+    head = rng.uniform(size=(3, 6)), rng.normal(size=3)
+    low, high = sorted([low, high])
+    scores = [
+        ReActDetector(head, percentile=p).fit(X).score_samples(X) for p in (low, high)
+    ]
+    assert (scores[0] <= scores[1] + 1e-12).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_energy_never_exceeds_the_ceiling_of_a_rectified_network(seed):
+    rng = np.random.default_rng(seed)
+    W, b = rng.normal(size=(4, 6)), rng.normal(size=4)
+    detector = ReActDetector((W, b)).fit(rng.gamma(1.0, size=(50, 6)))
+    ceiling = logsumexp(b + detector.activation_threshold_ * np.maximum(W, 0).sum(1))
+    assert detector.score_samples(rng.gamma(1.0, 1e3, size=(50, 6))).max() <= ceiling
+
+
+def test_contamination_is_the_share_of_training_rows_flagged(X, head):
+    for contamination in (0.01, 0.05, 0.25, 0.5):
+        labels = ReActDetector(head, contamination=contamination).fit_predict(X)
+        assert np.mean(labels == -1) == pytest.approx(contamination, abs=1 / len(X))
+
+
+def test_scores_are_float64_and_do_not_depend_on_the_batch_size(X, head):
+    X = X.astype(np.float32)
+    expected = ReActDetector(head).fit(X).score_samples(X)
+    assert expected.dtype == np.float64
+    for batch_size in (1, 7, 200, 1000):
+        scores = ReActDetector(head, batch_size=batch_size).fit(X).score_samples(X)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+# --- what X may be -----------------------------------------------------------------
+
+
+def read_only_memmap(X, folder):
+    np.save(folder / "X.npy", X)
+    return np.load(folder / "X.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_container_gives_the_same(X, head, dtype, tmp_path):
+    X = X.astype(dtype)
+    expected = ReActDetector(head).fit(X)
+    for other in (
+        X.tolist() if dtype == np.float64 else X,
+        pd.DataFrame(X),
+        read_only_memmap(X, tmp_path),
+        np.asfortranarray(X),
+        np.ascontiguousarray(X[::-1])[::-1],
+        X.astype(np.dtype(dtype).newbyteorder()),
+        torch.from_numpy(X),
+        torch.from_numpy(X).T.contiguous().T,
+    ):
+        detector = ReActDetector(head).fit(other)
+        assert detector.activation_threshold_ == pytest.approx(
+            expected.activation_threshold_, rel=1e-7
+        )
+        for a, b in [
+            (detector.score_samples(other), expected.score_samples(X)),
+            (detector.rectify(other), expected.rectify(X)),
+        ]:
+            assert isinstance(a, np.ndarray)
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_tensors_are_computed_in_float32(X, head, dtype):
+    X = torch.from_numpy(X).to(dtype)
+    expected = ReActDetector(head).fit(X.float())
+    detector = ReActDetector(head).fit(X)
+    assert detector.activation_threshold_ == expected.activation_threshold_
+    np.testing.assert_array_equal(
+        detector.score_samples(X), expected.score_samples(X.float())
+    )
+
+
+def test_numpy_half_precision_and_integers(X, head):
+    half = X.astype(np.float16)
+    detector = ReActDetector(head).fit(half)
+    expected = ReActDetector(head).fit(half.astype(np.float32))
+    assert detector.activation_threshold_ == expected.activation_threshold_
+    integers = np.random.default_rng(0).integers(0, 9, size=(50, 16))
+    for Z in (integers, torch.from_numpy(integers)):
+        assert ReActDetector(head).fit(Z).activation_threshold_ == np.percentile(Z, 90)
+
+
+def test_no_warning_and_no_change_of_the_input(X, head):
+    frozen = X.copy()
+    frozen.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ReActDetector(head).fit(frozen).predict(frozen)
+    np.testing.assert_array_equal(frozen, X)
+
+
+def test_feature_names_are_kept(X, head):
+    frame = pd.DataFrame(X, columns=[f"unit{i}" for i in range(16)])
+    detector = ReActDetector(head).fit(frame)
+    assert detector.feature_names_in_.tolist() == list(frame)
+    with pytest.raises(ValueError, match="feature names"):
+        detector.predict(frame[frame.columns[::-1]])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_cuda_tensors_and_devices(X, head, per_unit):
+    X = X.astype(np.float32)
+    expected = ReActDetector(head, per_unit=per_unit).fit(X)
+    y = np.where(np.arange(len(X)) % 5, 1, -1)
+    masked = ReActDetector(head, per_unit=per_unit).fit(X, y)
+    cuda = torch.from_numpy(X).cuda()
+    for detector, features in [
+        (ReActDetector(head, per_unit=per_unit), cuda),
+        (ReActDetector(head, per_unit=per_unit, device="cuda"), X),
+        (ReActDetector(head, per_unit=per_unit, device="cpu"), cuda),
+    ]:
+        detector.fit(features)
+        np.testing.assert_array_equal(
+            detector.activation_threshold_, expected.activation_threshold_
+        )
+        np.testing.assert_allclose(
+            detector.score_samples(features), expected.score_samples(X), rtol=1e-4
+        )
+        np.testing.assert_array_equal(detector.rectify(features), expected.rectify(X))
+        detector.fit(features, y)
+        np.testing.assert_allclose(detector.offset_, masked.offset_, rtol=1e-4)
+
+
+# --- heads -------------------------------------------------------------------------
+
+
+def test_every_form_of_a_linear_head_gives_the_same(X, head):
+    weight, bias = head
+    linear = nn.Linear(16, 5, dtype=torch.float64)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weight))
+        linear.bias.copy_(torch.from_numpy(bias))
+    expected = ReActDetector(head).fit(X).score_samples(X)
+    for form in (
+        list(head),
+        (weight.tolist(), bias.tolist()),
+        (torch.from_numpy(weight).requires_grad_(), torch.from_numpy(bias)),
+        linear,
+        nn.Sequential(nn.Dropout(), linear),
+        lambda: head,
+        lambda: linear,
+    ):
+        detector = ReActDetector(form).fit(X)
+        np.testing.assert_allclose(detector.score_samples(X), expected, rtol=1e-10)
+        assert detector.classes_.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(ReActDetector(linear).fit(X).coef_, weight)
+    np.testing.assert_array_equal(ReActDetector(linear).fit(X).intercept_, bias)
+
+
+def test_a_head_without_bias(X):
+    linear = nn.Linear(16, 3, bias=False)
+    np.testing.assert_array_equal(ReActDetector(linear).fit(X).intercept_, np.zeros(3))
+
+
+def test_a_nonlinear_module_is_used_in_eval_mode_and_left_as_it_is(X):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Dropout(0.5), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    detector = ReActDetector(module).fit(X)
+    clipped = np.minimum(X, np.percentile(X, 90)).astype(np.float32)
+    reference = nn.Sequential(*list(module)[1:])
+    with torch.no_grad():
+        expected = reference(torch.from_numpy(clipped)).logsumexp(1).numpy()
+    np.testing.assert_allclose(detector.score_samples(X), expected, rtol=1e-5)
+    assert module.training
+    assert all(p.requires_grad for p in module.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert not hasattr(detector, "coef_")
+
+
+def test_a_frozen_classifier_is_used_as_it_is(X, rng):
+    y = rng.integers(0, 3, len(X))
+    classifier = LogisticRegression().fit(X, y)
+    detector = ReActDetector(FrozenEstimator(classifier))
+    for fitted in (detector.fit(X), clone(detector).fit(X, 2 - y)):
+        np.testing.assert_array_equal(fitted.coef_, classifier.coef_)
+        np.testing.assert_array_equal(fitted.predict_class(X), classifier.predict(X))
+
+
+def test_an_unfitted_classifier_is_trained_on_labels_without_ood_rows(X, rng):
+    y = rng.integers(0, 3, len(X))
+    y[::4] = -1
+    head = LogisticRegression()
+    detector = ReActDetector(head).fit(X, y)
+    reference = LogisticRegression().fit(X[y != -1], y[y != -1])
+    np.testing.assert_allclose(detector.coef_, reference.coef_)
+    np.testing.assert_array_equal(detector.classes_, [0, 1, 2])
+    assert not hasattr(head, "coef_")
+
+
+def test_string_labels(X):
+    y = np.where(X[:, 0] > 0.5, "cat", "dog")
+    detector = ReActDetector(LogisticRegression()).fit(X, y)
+    assert set(detector.predict_class(X)) <= {"cat", "dog"}
+    assert (detector.predict_class(X) == y).mean() > 0.9
+
+
+@pytest.mark.parametrize("classifier", [LogisticRegression(), RidgeClassifier()])
+def test_a_binary_classifier_has_two_symmetric_logits(X, classifier):
+    y = (X[:, 0] > 0.5).astype(int)
+    detector = ReActDetector(classifier, percentile=None, score_function="msp")
+    detector.fit(X, y)
+    reference = clone(classifier).fit(X, y)
+    z = np.abs(reference.decision_function(X))
+    np.testing.assert_allclose(detector.score_samples(X), 1 / (1 + np.exp(-z)))
+    np.testing.assert_array_equal(detector.predict_class(X), reference.predict(X))
+
+
+def test_without_a_head_the_features_are_logits(X):
+    detector = ReActDetector(percentile=None).fit(X)
+    np.testing.assert_allclose(detector.score_samples(X), logsumexp(X, axis=1))
+    np.testing.assert_array_equal(detector.predict_class(X), X.argmax(axis=1))
+
+
+def test_a_callable_score_gets_logits(X, head):
+    def margin(logits):
+        top = logits.topk(2, dim=1).values
+        return top[:, 0] - top[:, 1]
+
+    detector = ReActDetector(head, percentile=None, score_function=margin).fit(X)
+    top = np.sort(logits(X, head), axis=1)
+    np.testing.assert_allclose(detector.score_samples(X), top[:, -1] - top[:, -2])
+
+
+# --- y -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_unit", [False, True])
+@pytest.mark.parametrize("kind", [np.asarray, list, torch.tensor, pd.Series])
+def test_rows_labelled_minus_one_are_left_out(X, head, kind, per_unit):
+    y = np.where(np.arange(len(X)) % 3, 1, -1)
+    detector = ReActDetector(head, per_unit=per_unit)
+    expected = clone(detector).fit(X[y == 1])
+    detector.fit(np.where(y[:, None] == 1, X, np.nan), kind(y))
+    np.testing.assert_array_equal(
+        detector.activation_threshold_, expected.activation_threshold_
+    )
+    assert detector.offset_ == pytest.approx(expected.offset_, rel=1e-12)
+
+
+def test_fit_predict_leaves_ood_rows_out_and_labels_all(X, head):
+    y = np.where(np.arange(len(X)) % 3, 1, -1)
+    detector = ReActDetector(head)
+    labels = detector.fit_predict(X, y)
+    np.testing.assert_array_equal(labels, clone(detector).fit(X[y == 1]).predict(X))
+
+
+# --- inside scikit-learn -----------------------------------------------------------
+
+
+def two_kinds(rng):
+    X_id = np.maximum(rng.normal(0.5, 1, size=(120, 16)), 0)
+    X_ood = np.where(rng.random((80, 16)) < 0.15, 6.0, 0.0) + rng.random((80, 16)) / 9
+    return np.concatenate([X_id, X_ood]), np.repeat([1, -1], [120, 80])
+
+
+def test_grid_search_over_the_percentile_with_refit_on_id_rows(head, rng):
+    X, y = two_kinds(rng)
+    cv = StratifiedKFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(
+        ReActDetector(head), {"percentile": [70, 90, None]}, scoring="roc_auc", cv=cv
+    ).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    best = clone(search.best_estimator_).fit(X[y == 1])
+    assert search.best_estimator_.offset_ == pytest.approx(best.offset_)
+    for scoring in ("average_precision", "balanced_accuracy"):
+        scores = cross_val_score(ReActDetector(head), X, y, scoring=scoring, cv=cv)
+        assert np.isfinite(scores).all()
+
+
+def test_two_processes(head, rng):
+    X, y = two_kinds(rng)
+    search = [
+        GridSearchCV(
+            ReActDetector(head),
+            {"percentile": [70, 90]},
+            scoring="roc_auc",
+            cv=StratifiedKFold(2, shuffle=True, random_state=0),
+            n_jobs=n_jobs,
+        ).fit(X, y)
+        for n_jobs in (1, 2)
+    ]
+    a, b = (s.cv_results_["mean_test_score"] for s in search)
+    np.testing.assert_allclose(a, b)
+    fitted = ReActDetector(head).fit(X, y)
+    halves = joblib.Parallel(n_jobs=2)(
+        joblib.delayed(fitted.score_samples)(part) for part in np.array_split(X, 2)
+    )
+    np.testing.assert_allclose(np.concatenate(halves), fitted.score_samples(X))
+
+
+@pytest.mark.parametrize("form", ["arrays", "linear", "module", "frozen", "none"])
+def test_clone_set_params_and_pickle(X, head, form, rng):
+    y = rng.integers(0, 3, len(X))
+    torch.manual_seed(0)
+    forms = {
+        "arrays": head,
+        "linear": nn.Linear(16, 3),
+        "module": nn.Sequential(nn.ReLU(), nn.Linear(16, 3)),
+        "frozen": FrozenEstimator(LogisticRegression().fit(X, y)),
+        "none": None,
+    }
+    detector = ReActDetector(forms[form]).fit(X)
+    copies = [
+        clone(detector).fit(X),
+        pickle.loads(pickle.dumps(detector)),
+        ReActDetector().set_params(head=forms[form]).fit(X),
+    ]
+    for copy in copies:
+        np.testing.assert_array_equal(copy.score_samples(X), detector.score_samples(X))
+        np.testing.assert_array_equal(copy.predict_class(X), detector.predict_class(X))
+
+
+def test_inside_a_pipeline_with_another_transformer(X, rng):
+    y = rng.integers(0, 2, len(X))
+    pipeline = make_pipeline(StandardScaler(), ReActDetector(LogisticRegression()))
+    labels = pipeline.fit(X, y).predict(X)
+    assert np.mean(labels == -1) == pytest.approx(0.05, abs=0.01)
+    assert hasattr(pipeline, "score_samples") and hasattr(pipeline, "decision_function")
+
+
+def test_the_signs_are_those_of_other_outlier_detectors(head, rng):
+    X, y = two_kinds(rng)
+    forest = IsolationForest(random_state=0).fit(X[y == 1])
+    detector = ReActDetector(head).fit(X, y)
+    assert set(detector.predict(X)) == set(forest.predict(X)) == {-1, 1}
+
+
+# --- bad input ---------------------------------------------------------------------
+
+
+def test_non_finite_features(X, head):
+    bad = X.copy()
+    bad[17, 3], bad[17, 4], bad[40, 0] = np.nan, np.inf, -np.inf
+    sentence = r"1 NaN and 2 inf, in 2 of 200 rows, the first in row 17"
+    detector = ReActDetector(head).fit(X)
+    for call in (
+        ReActDetector(head).fit,
+        ReActDetector(head, percentile=None).fit,
+        ReActDetector(head, per_unit=True).fit,
+        detector.score_samples,
+        detector.predict,
+        detector.predict_class,
+        detector.rectify,
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call(bad)
+        with pytest.raises(ValueError, match=sentence):
+            call(torch.from_numpy(bad))
+
+
+def test_more_zeros_than_the_percentile(X, head):
+    X = np.where(np.arange(16) < 11, 0, X + 0.1)
+    with pytest.raises(
+        ValueError, match=r"clip of 0: 68\.8 % of the activations are 0"
+    ):
+        ReActDetector(head, percentile=60).fit(X)
+    with pytest.raises(ValueError, match=r"Choose a percentile above 68\.8"):
+        ReActDetector(head, percentile=60).fit(torch.from_numpy(X))
+    with pytest.raises(ValueError, match="The features hold nothing else"):
+        ReActDetector(head).fit(np.zeros((10, 16)))
+
+
+@pytest.mark.parametrize("threshold", [0, -1.5])
+def test_a_clip_not_above_zero(X, head, threshold):
+    with pytest.raises(ValueError, match="A clip must be above 0"):
+        ReActDetector(head, threshold=threshold).fit(X)
+
+
+def test_a_clip_below_every_activation(X, head):
+    with pytest.raises(ValueError, match="below every activation"):
+        ReActDetector(head, threshold=0.5).fit(X + 1)
+
+
+def test_a_clip_not_above_zero_on_signed_features_warns(X, head):
+    with pytest.warns(UserWarning, match="most activations are negative"):
+        ReActDetector(head).fit(X - 5)
+
+
+def test_dead_units_warn_with_per_unit_clips(X, head):
+    X[:, :3] = 0
+    with pytest.warns(UserWarning, match="3 of 16 units a clip of 0"):
+        ReActDetector(head, per_unit=True).fit(X)
+
+
+@pytest.mark.parametrize("percentile", [0.9, 0.5, 1])
+def test_a_fraction_for_a_percentile(X, percentile):
+    with pytest.raises(ValueError, match=f"did you mean {100 * percentile:g}"):
+        ReActDetector(percentile=percentile).fit(X)
+
+
+def test_lower_clip_above_the_upper_one(X, head):
+    with pytest.raises(ValueError, match="lower_percentile=95 must be below"):
+        ReActDetector(head, percentile=90, lower_percentile=95).fit(X)
+    with pytest.raises(ValueError, match="lower clip is above the upper one"):
+        ReActDetector(head, threshold=0.1, lower_percentile=95).fit(X)
+
+
+def test_constant_scores(X, head):
+    with pytest.raises(ValueError, match="get the same score"):
+        ReActDetector(head, percentile=None).fit(np.repeat(X[:1], 20, axis=0))
+    with pytest.raises(ValueError, match="is there only one class"):
+        ReActDetector((head[0][:1], head[1][:1]), score_function="msp").fit(X)
+
+
+def test_head_of_another_width_names_both(X):
+    with pytest.raises(ValueError, match=r"width 12, but X has 16 features"):
+        ReActDetector((np.ones((3, 12)), np.ones(3))).fit(X)
+    with pytest.raises(ValueError, match=r"width 12, but X has 16 features"):
+        ReActDetector(nn.Linear(12, 3)).fit(X)
+    with pytest.raises(ValueError, match="could not take features of width 16"):
+        ReActDetector(nn.Sequential(nn.Linear(12, 3))).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "sentence"),
+    [
+        ((1, 2, 3), ValueError, r"tuple of length 3, wanted the pair \(weight, bias\)"),
+        ((np.ones((16, 3)), np.ones(3)), ValueError, "has shapes"),
+        ((np.full((3, 16), np.nan), np.ones(3)), ValueError, "NaN or inf weights"),
+        (StandardScaler(), ValueError, "'head' parameter"),
+        (IsolationForest(), TypeError, "wanted .* a scikit-learn classifier"),
+        (nn.Flatten(0), ValueError, "wanted a tensor of logits"),
+        (LogisticRegression(), ValueError, "not fitted and y holds no class labels"),
+        (lambda: "nothing", TypeError, "head is a str"),
+    ],
+)
+def test_bad_heads(X, bad, error, sentence):
+    with pytest.raises(error, match=sentence):
+        ReActDetector(bad).fit(X)
+
+
+def test_a_classifier_that_is_not_linear(X, rng):
+    from sklearn.tree import DecisionTreeClassifier
+
+    with pytest.raises(ValueError, match="no coef_: a linear classifier is wanted"):
+        ReActDetector(DecisionTreeClassifier()).fit(X, rng.integers(0, 2, len(X)))
+
+
+def test_a_tensor_that_requires_grad(X):
+    with pytest.raises(ValueError, match=r"requires grad.*pass X\.detach"):
+        ReActDetector().fit(torch.from_numpy(X).requires_grad_())
+
+
+def test_only_ood_rows(X):
+    with pytest.raises(ValueError, match="All 200 rows are labelled -1"):
+        ReActDetector().fit(X, np.full(200, -1))
+
+
+def test_labels_of_another_length(X):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        ReActDetector().fit(X, [1, -1])
+
+
+def test_a_score_function_of_the_wrong_shape(X):
+    with pytest.raises(ValueError, match="wanted a tensor with one score per row"):
+        ReActDetector(score_function=lambda logits: logits.sum()).fit(X)
+
+
+def test_unknown_score_function_names_the_known(X):
+    with pytest.raises(ValueError, match=r"'energy'.*Got 'enrgy' instead"):
+        ReActDetector(score_function="enrgy").fit(X)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, np.ones(3)])
+def test_bad_thresholds(X, threshold):
+    with pytest.raises(ValueError, match=r"threshold (is NaN|has shape)"):
+        ReActDetector(threshold=threshold).fit(X)
+
+
+def test_wrong_tensor_width_and_kind(X):
+    detector = ReActDetector().fit(X)
+    with pytest.raises(ValueError, match="X has 3 features, but ReActDetector"):
+        detector.predict(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        detector.predict(torch.ones(16))
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        detector.predict(torch.ones(2, 16, dtype=torch.complex64))
+    with pytest.raises(TypeError, match="wanted a dense one"):
+        detector.predict(torch.ones(2, 16).to_sparse())
+
+
+def test_unfitted(X):
+    for method in ("predict", "score_samples", "rectify", "predict_class"):
+        with pytest.raises(NotFittedError):
+            getattr(ReActDetector(), method)(X)

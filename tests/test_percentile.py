@@ -1,0 +1,111 @@
+"""The percentile equals numpy's to the last bit, in bounded memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from reactood import _percentile
+from reactood._percentile import column_percentiles, pooled_percentiles
+
+MATRICES = hnp.arrays(
+    dtype=st.sampled_from([np.float32, np.float64]),
+    shape=hnp.array_shapes(min_dims=2, max_dims=2, max_side=40),
+    elements=st.one_of(
+        st.sampled_from([0.0, -1.0, 2.5]),  # ties
+        st.floats(-1e3, 1e3, width=32),
+    ),
+)
+PERCENTS = st.floats(0, 100)
+
+
+@pytest.fixture
+def small_samples(monkeypatch):
+    """Make brackets narrow and often wrong, so that every branch is taken."""
+    monkeypatch.setattr(_percentile, "SMALL", 8)
+    monkeypatch.setattr(_percentile, "SAMPLE", 40)
+
+
+@pytest.mark.usefixtures("small_samples")
+@settings(deadline=None, max_examples=300)
+@given(X=MATRICES, q=PERCENTS)
+def test_pooled_equals_numpy(X, q):
+    summary = pooled_percentiles(X, [q, 50.0])
+    assert summary.percentiles[0] == np.percentile(X, q)
+    assert summary.percentiles[1] == np.percentile(X, 50.0)
+    assert (summary.minimum, summary.maximum) == (X.min(), X.max())
+
+
+@settings(deadline=None, max_examples=100)
+@given(X=MATRICES, q=PERCENTS)
+def test_columns_equal_numpy(X, q):
+    summary = column_percentiles(X, [q])
+    np.testing.assert_array_equal(summary.percentiles[0], np.percentile(X, q, axis=0))
+    np.testing.assert_array_equal(summary.minimum, X.min(axis=0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("q", [0.0, 0.1, 50.0, 90.0, 99.99, 100.0])
+def test_large_matrix_takes_the_sampled_way(q, seed):
+    rng = np.random.default_rng(seed)
+    X = np.maximum(rng.standard_normal((3000, 400), dtype=np.float32), 0)
+    assert X.size > _percentile.SMALL
+    assert pooled_percentiles(X, [q], seed=seed).percentiles == [np.percentile(X, q)]
+
+
+def test_a_bracket_that_misses_is_widened(monkeypatch):
+    X = np.arange(20_000, dtype=np.float64).reshape(200, 100)
+    misses = [(3.0, 4.0), (19_998.0, 19_999.0)]
+    real = _percentile._bracket
+    monkeypatch.setattr(_percentile, "SMALL", 8)
+    monkeypatch.setattr(_percentile, "SAMPLE", 500)
+    monkeypatch.setattr(
+        _percentile, "_bracket", lambda s, q: misses.pop() if misses else real(s, q)
+    )
+    assert pooled_percentiles(X, [90.0]).percentiles == [np.percentile(X, 90.0)]
+    assert not misses
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("function", [pooled_percentiles, column_percentiles])
+def test_rows_layouts_and_tensors(function, order, rng):
+    X = np.asarray(rng.normal(size=(500, 70)), order=order)
+    rows = rng.random(500) < 0.3
+    axis = None if function is pooled_percentiles else 0
+    expected = np.percentile(X[rows], 90.0, axis=axis)
+    for features in (X, torch.from_numpy(X)):
+        (result,) = function(features, [90.0], rows).percentiles
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_tensors(dtype):
+    X = torch.randn(50, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert pooled_percentiles(X, [90.0]).percentiles == [
+        np.percentile(X.float().numpy(), 90.0)
+    ]
+
+
+@pytest.mark.parametrize("function", [pooled_percentiles, column_percentiles])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_values_raise(function, bad, rng):
+    X = rng.normal(size=(30, 4))
+    X[17, 2] = bad
+    with pytest.raises(ValueError, match=r"in 1 of 30 rows, the first in row 17"):
+        function(X, [90.0])
+
+
+@pytest.mark.parametrize(
+    ("function", "share"), [(pooled_percentiles, 0.1), (column_percentiles, 0.1)]
+)
+def test_memory_stays_below_a_tenth_of_the_features(function, share, rng):
+    X = rng.standard_normal((20_000, 2048), dtype=np.float32)
+    tracemalloc.start()
+    function(X, [90.0])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < share * X.nbytes
