@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
-from reactood._heads import linear_arrays, private_copy
+from reactood._modules import linear_arrays, private_copy
 
 PROOF_TOLERANCE = 1e-4
 PROOF_IMAGES = 4
@@ -83,7 +83,7 @@ def average_positions(features):
     sizes agree; sequences are (n, tokens, channels).
     """
     if not isinstance(features, torch.Tensor) or features.ndim < 2:
-        got = getattr(features, "shape", type(features).__name__)
+        got = _what(features)
         raise ValueError(
             f"The layer returns {got}, wanted one tensor of shape (n, features), "
             "(n, tokens, channels) or (n, channels, height, width); choose another "
@@ -284,7 +284,7 @@ def _logits(output):
     logits = getattr(output, "logits", output)
     if isinstance(logits, torch.Tensor) and logits.ndim == 2:
         return logits
-    got = getattr(logits, "shape", type(logits).__name__)
+    got = _what(logits)
     raise ValueError(
         f"The model returns {got}, wanted a tensor of logits of shape (n_samples, "
         "n_classes). Name the layer whose output is the feature, layer='...', or wrap "
@@ -317,3 +317,10 @@ def _did_you_mean(name, known):
 def _listed(names, most=12):
     names = [name for name in names if name]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _what(value):
+    """Say what a module returned."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

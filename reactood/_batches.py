@@ -271,6 +271,7 @@ def _existing(paths):
                 f"Image {row} is a {type(path).__name__}, the first one a path; wanted "
                 "paths only."
             )
+    for row, path in enumerate(paths):
         if not os.path.exists(path):
             raise FileNotFoundError(f"Image {row}: {missing(path)}")
     return paths

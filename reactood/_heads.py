@@ -10,7 +10,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._blocks import as_float, as_tensor, take_rows
+from reactood._blocks import as_tensor, take_rows
+from reactood._modules import linear_arrays, private_copy
 
 
 class IdentityHead:
@@ -96,32 +97,6 @@ def is_recipe(head):
     return (
         callable(head) and not isinstance(head, nn.Module) and not hasattr(head, "fit")
     )
-
-
-def linear_arrays(linear):
-    """Return weight and bias of an ``nn.Linear`` as NumPy arrays of their own."""
-
-    def array(tensor):
-        tensor = tensor.detach().cpu()
-        return as_float(tensor).numpy().copy()
-
-    weight = array(linear.weight)
-    if linear.bias is None:
-        return weight, np.zeros(len(weight), weight.dtype)
-    return weight, array(linear.bias)
-
-
-def private_copy(module, parameter):
-    """Return a copy of the user's module in eval mode."""
-    try:
-        module = copy.deepcopy(module)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{parameter}={type(module).__name__} cannot be copied ({error}), and the "
-            f"original must not be touched; pass {parameter}= a function that builds "
-            "it instead."
-        ) from error
-    return module.eval()
 
 
 def _as_pair(head):

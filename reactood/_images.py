@@ -8,6 +8,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.functional import to_tensor
 
+from reactood._blocks import as_tensor
+
 SUFFIXES = frozenset(Image.registered_extensions()) - {".pdf", ".mpg", ".mpeg"}
 CHANNELS = (1, 3, 4)
 
@@ -37,7 +39,7 @@ class Preparation:
         elif isinstance(item, Image.Image):
             image = item
         elif isinstance(item, np.ndarray | torch.Tensor):
-            item = torch.as_tensor(item)
+            item = as_tensor(item)
             if item.is_floating_point():
                 return item.detach().float()
             image = _as_image(item)

@@ -316,7 +316,7 @@ class TorchFeatureExtractor(
                     "weights here than where this extractor was fitted: another "
                     "version of torchvision, perhaps. Fit it again."
                 )
-            self._backbone = Backbone(network, *self._stop)
+            self._backbone = Backbone(network, **self._stop)
         return self._backbone
 
     def __getstate__(self):
@@ -326,7 +326,7 @@ class TorchFeatureExtractor(
             state = state.copy()
             backbone = state.pop("_backbone")
             state["_checksum"] = fingerprint(backbone.network)
-            state["_stop"] = backbone.name, backbone.at_input
+            state["_stop"] = {"name": backbone.name, "at_input": backbone.at_input}
         return state
 
 

@@ -1,0 +1,70 @@
+"""The house rules: layers, docstrings, one door to scikit-learn's inside."""
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from numpydoc.validate import validate
+
+import reactood
+import reactood.datasets
+import reactood.metrics
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = configparser.ConfigParser()
+SETTINGS.read(ROOT / "setup.cfg")
+SKIPPED = set(SETTINGS["tool:numpydoc_validation"]["checks"].split()) - {"all"}
+
+
+def public_names():
+    for module in (reactood, reactood.datasets, reactood.metrics):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            yield f"{module.__name__}.{name}"
+            if isinstance(thing, type):
+                for member, value in vars(thing).items():
+                    if not member.startswith("_") and callable(value):
+                        yield f"{module.__name__}.{name}.{member}"
+
+
+@pytest.mark.parametrize("name", list(public_names()))
+def test_docstrings_follow_numpydoc(name):
+    errors = validate(name)["errors"]
+    assert [error for error in errors if error[0] not in SKIPPED] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["ReActDetector", "TorchFeatureExtractor", "make_react_pipeline"]
+)
+def test_public_names(name):
+    assert name in reactood.__all__
+
+
+def test_layers():
+    command = "from importlinter.cli import lint_imports; raise SystemExit("
+    command += "lint_imports(config_filename='setup.cfg', no_cache=True))"
+    result = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_underscore_names_of_scikit_learn_enter_through_one_door():
+    inside = re.compile(r"(from|import) sklearn[\w.]*(\._| import .*\b_)")
+    for path in (ROOT / "reactood").rglob("*.py"):
+        if path.name != "_sklearn.py":
+            assert not inside.search(path.read_text()), path
+
+
+def test_the_package_needs_no_extra():
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['matplotlib', 'pandas', 'timm']);"
+        "import reactood, reactood.datasets, reactood.metrics, reactood._demo"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,157 @@
+"""make_react_pipeline: images in, decisions out, inside scikit-learn."""
+
+import functools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import conv_net
+from scipy.special import logsumexp
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from reactood import make_react_pipeline
+from reactood.datasets import ImageDataset, digits_classifier, load_digits_ood
+
+
+@pytest.fixture
+def X(rng):
+    return rng.normal(size=(30, 3, 9, 9)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["module", "factory", "partial", "name"])
+def test_features_and_head_come_from_the_same_model(net, X, kind):
+    models = {
+        "module": net,
+        "factory": conv_net,
+        "partial": functools.partial(conv_net, 3, width=12),
+        "name": "resnet18",
+    }
+    X = np.repeat(X[:6], 4, axis=2).repeat(4, axis=3) if kind == "name" else X
+    pipeline = make_react_pipeline(models[kind], weights=None, percentile=80).fit(X)
+    assert type(pipeline) is Pipeline
+    extractor, detector = pipeline[0], pipeline[1]
+    weight, bias = extractor.head_
+    np.testing.assert_array_equal(detector.coef_, weight)
+    np.testing.assert_array_equal(detector.intercept_, bias)
+    h = extractor.transform(X)
+    clipped = np.minimum(h, np.percentile(h, 80))
+    expected = logsumexp(clipped @ weight.T + bias, axis=1)
+    np.testing.assert_allclose(pipeline.score_samples(X), expected, rtol=1e-5)
+    for other in (clone(pipeline).fit(X), pickle.loads(pickle.dumps(pipeline))):
+        np.testing.assert_allclose(other.score_samples(X), expected, rtol=1e-5)
+
+
+def test_a_pipeline_of_names_is_a_small_recipe():
+    pipeline = make_react_pipeline("resnet50", percentile=95)
+    assert len(pickle.dumps(pipeline)) < 2000
+
+
+def test_parameters_of_either_step_by_name(net):
+    pipeline = make_react_pipeline(
+        net,
+        memory="cache",
+        percentile=70,
+        precision="bfloat16",
+        batch_size=5,
+        detector__batch_size=100,
+        extractor__verbose=True,
+    )
+    parameters = pipeline.get_params()
+    assert parameters["memory"] == "cache"
+    assert parameters["detector__percentile"] == 70
+    assert parameters["extractor__precision"] == "bfloat16"
+    assert parameters["extractor__batch_size"] == 5
+    assert parameters["detector__batch_size"] == 100
+    assert parameters["extractor__verbose"] is True
+
+
+def test_unknown_parameters_name_close_ones(net):
+    with pytest.raises(TypeError, match=r"'percentil'.*did you mean 'percentile'"):
+        make_react_pipeline(net, percentil=90)
+    with pytest.raises(TypeError, match="'detector__layer' is a parameter of neither"):
+        make_react_pipeline(net, detector__layer="x")
+
+
+def test_a_layer_needs_a_head(net, X):
+    with pytest.raises(ValueError, match="pass head="):
+        make_react_pipeline(net, layer="2")
+    head = nn.Linear(8, 4)
+    pipeline = make_react_pipeline(net, layer="2", head=head).fit(X)
+    assert pipeline[0].transform(X).shape == (30, 8)
+
+
+def test_a_module_without_a_linear_head():
+    with pytest.raises(ValueError, match="no linear head"):
+        make_react_pipeline(nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
+def test_a_lazy_head_says_what_to_do(X):
+    def lazy():
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+
+    with pytest.raises(ValueError, match="final linear layer is lazy"):
+        make_react_pipeline(lazy).fit(X)
+
+
+def test_the_digits_example_end_to_end():
+    data = load_digits_ood()
+    pipeline = make_react_pipeline(digits_classifier).fit(data.X_train)
+    assert (pipeline.predict(data.X_train) == 1).mean() == pytest.approx(0.95, abs=0.01)
+    for name in ("held_out_digits", "letters", "symbols"):
+        assert (pipeline.predict(data.ood[name]) == -1).mean() > 0.8, name
+    features = pipeline[:-1].transform(data.X_test)
+    classes = pipeline[-1].predict_class(features)
+    assert (classes == data.y_test).mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "ImageDataset"])
+def test_grid_search_over_the_whole_pipeline(kind):
+    data = load_digits_ood()
+    X = np.concatenate([data.X_test[:150], data.ood["symbols"][:90]])
+    y = np.repeat([1, -1], [150, 90])
+    if kind != "array":
+        X = torch.from_numpy(X)
+    if kind == "ImageDataset":
+        X = ImageDataset(TensorDataset(X, torch.from_numpy(y)))
+    search = GridSearchCV(
+        make_react_pipeline(digits_classifier),
+        {"detector__percentile": [80, None]},
+        scoring="roc_auc",
+        cv=StratifiedKFold(2, shuffle=True, random_state=0),
+    ).fit(X, y)
+    assert search.best_params_ == {"detector__percentile": 80}
+    assert search.best_score_ > 0.9
+    assert search.best_estimator_[-1].n_features_in_ == 96
+    assert set(search.predict(X)) == {-1, 1}
+
+
+def test_grid_search_in_two_processes():
+    data = load_digits_ood()
+    X = np.concatenate([data.X_test[:80], data.ood["symbols"][:40]])
+    y = np.repeat([1, -1], [80, 40])
+    results = [
+        GridSearchCV(
+            make_react_pipeline(digits_classifier),
+            {"detector__percentile": [80, 90]},
+            scoring="roc_auc",
+            cv=StratifiedKFold(2, shuffle=True, random_state=0),
+            n_jobs=n_jobs,
+        )
+        .fit(X, y)
+        .cv_results_["mean_test_score"]
+        for n_jobs in (1, 2)
+    ]
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+def test_memory_caches_the_fitted_extractor(tmp_path, X):
+    pipeline = make_react_pipeline(conv_net, memory=str(tmp_path))
+    scores = pipeline.fit(X).score_samples(X)
+    again = clone(pipeline).set_params(detector__percentile=70).fit(X)
+    np.testing.assert_array_equal(pipeline.score_samples(X), scores)
+    assert again[1].activation_threshold_ < pipeline[1].activation_threshold_
