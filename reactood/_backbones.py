@@ -9,7 +9,6 @@ import sys
 import warnings
 import zlib
 
-import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -168,7 +167,7 @@ def fingerprint(network):
     for name, tensor in network.state_dict().items():
         checksum = zlib.crc32(name.encode(), checksum)
         array = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        checksum = zlib.crc32(np.asarray(array), checksum)
+        checksum = zlib.crc32(array.numpy().data, checksum)
     return checksum
 
 
@@ -238,7 +237,7 @@ def _timm_transform(network):
 
 def _prove_head(network, name, batch):
     """Raise unless the linear layer's output is the model's output on ``batch``."""
-    seen = {}
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     handles = [
         module.register_forward_hook(functools.partial(_record, seen, key))
         for key, module in _linears(network).items()
@@ -248,7 +247,7 @@ def _prove_head(network, name, batch):
     finally:
         for handle in handles:
             handle.remove()
-    features, _ = seen.get(name, (None, None))
+    features = seen[name][0] if name in seen else None
     if features is not None and features.ndim == 2:
         head = network.get_submodule(name)
         if _agree(nn.functional.linear(features, head.weight, head.bias), logits):

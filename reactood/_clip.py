@@ -1,7 +1,6 @@
 """The clip that ReAct learns, and what makes one degenerate."""
 
 import warnings
-from numbers import Real
 
 import numpy as np
 
@@ -39,18 +38,15 @@ def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
 def _as_threshold(threshold, n_features):
     if threshold is None:
         return np.inf
-    if isinstance(threshold, Real):
-        value = float(threshold)
-    else:
-        value = np.asarray(threshold, dtype=np.float64)
-        if value.shape != (n_features,):
-            raise ValueError(
-                f"threshold has shape {value.shape}, wanted one number or one per "
-                f"feature, ({n_features},)."
-            )
+    value = np.asarray(threshold, dtype=np.float64)
+    if value.shape not in ((), (n_features,)):
+        raise ValueError(
+            f"threshold has shape {value.shape}, wanted one number or one per "
+            f"feature, ({n_features},)."
+        )
     if np.isnan(value).any():
         raise ValueError("threshold is NaN; wanted numbers, or None to learn it.")
-    return value
+    return value if value.ndim else float(value)
 
 
 def _check_percents(percentile, lower_percentile):

@@ -88,7 +88,8 @@ def make_head(head, X, y=None, rows=None):
     if isinstance(head, nn.Module):
         return ModuleHead(head, n_features)
     if isinstance(head, tuple | list):
-        return _linear_head(*_as_pair(head), n_features)
+        weight, bias = _as_pair(head)
+        return _linear_head(weight, bias, n_features)
     return _sklearn_head(head, X, y, rows)
 
 

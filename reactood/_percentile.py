@@ -89,7 +89,7 @@ class _Bracket:
         self.lo, self.hi = lo, hi
         self.n_below = self.n_at_lo = self.n_at_hi = 0
         self.inside = []
-        self.dtype = None
+        self.dtype = np.dtype(np.float64)
 
     def add(self, block):
         self.dtype = block.dtype
