@@ -381,7 +381,7 @@ def test_pandas_output_and_names(net, X):
 
 
 def test_a_pandas_column_keeps_its_index(net, photos):
-    column = pd.Series([str(p) for p in photos], index=list("abcdef"))
+    column = pd.DataFrame({"path": map(str, photos)}, index=list("abcdef"))
     extractor = TorchFeatureExtractor(net, preprocess=to_tensor_and_shrink)
     frame = extractor.set_output(transform="pandas").fit_transform(column)
     assert frame.index.tolist() == list("abcdef")
