@@ -1,19 +1,15 @@
-"""A name, a factory or a module becomes a frozen backbone with a proven head.
+"""A network gets a stopping place: the proven input of its head, or any layer."""
 
-What comes in is never touched: all work happens on a private copy.
-"""
-
-import difflib
+import contextlib
 import functools
-import sys
 import warnings
-import zlib
 
 import torch
-import torchvision
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from reactood._modules import linear_arrays, private_copy
+from reactood._modules import linear_arrays
+from reactood._networks import build_network, did_you_mean, listed, seeded
 
 PROOF_TOLERANCE = 1e-4
 PROOF_IMAGES = 4
@@ -31,11 +27,19 @@ class Backbone(nn.Module):
     at_input : bool
         Whether the features are the submodule's input (the final linear layer), or
         its output, averaged over positions.
+    channels_last : bool or None
+        Where the output has its channels: in the last axis, in the second, or, for
+        None, in the last of a sequence and the second of a map.
     """
 
-    def __init__(self, network, name, *, at_input):
+    def __init__(self, network, name, *, at_input, channels_last=None):
         super().__init__()
         self.network = network
+        self.stop = {
+            "name": name,
+            "at_input": at_input,
+            "channels_last": channels_last,
+        }
         self.name = name
         self.at_input = at_input
         self.eval()
@@ -54,14 +58,16 @@ class Backbone(nn.Module):
             features = stop.value
         else:
             raise ValueError(f"{self.name!r} takes no part in the forward pass.")
-        return features if self.at_input else average_positions(features)
+        if self.at_input:
+            return features
+        return average_positions(features, self.stop["channels_last"])
 
     def head(self):
         """Return weight and bias of the linear layer that takes the features."""
         return linear_arrays(self.network.get_submodule(self.name))
 
 
-class _Stop(Exception):
+class _Stop(BaseException):  # a model's own "except Exception" must let it pass
     def __init__(self, value):
         super().__init__()
         self.value = value
@@ -75,41 +81,21 @@ def _stop_at_output(module, args, output):
     raise _Stop(output)
 
 
-def average_positions(features):
-    """Average a feature map over its positions: (n, m) from (n, m, ...) or (n, ..., m).
-
-    Maps are (n, channels, height, width), or channels-last where only the two middle
-    sizes agree; sequences are (n, tokens, channels).
-    """
+def average_positions(features, channels_last=None):
+    """Average a feature map or a sequence over its positions: (n, channels)."""
     if not isinstance(features, torch.Tensor) or features.ndim < 2:
-        got = _what(features)
         raise ValueError(
-            f"The layer returns {got}, wanted one tensor of shape (n, features), "
-            "(n, tokens, channels) or (n, channels, height, width); choose another "
-            "layer."
+            f"The layer returns {_what(features)}, wanted one tensor of shape (n, "
+            "features), (n, tokens, channels) or (n, channels, height, width); choose "
+            "another layer."
         )
-    shape = features.shape
-    if features.ndim == 3 or (features.ndim == 4 and shape[1] == shape[2] != shape[3]):
+    if channels_last is None:
+        channels_last = features.ndim == 3
+    if features.ndim == 2:
+        return features
+    if channels_last:
         return features.flatten(1, -2).mean(dim=1)
-    return features.flatten(2).mean(dim=2) if features.ndim > 2 else features
-
-
-def build_network(model, weights):
-    """Return a private network in eval mode, and the transform that it wants or None.
-
-    Random numbers are seeded, so that the same parameters give the same weights, and
-    the caller's generator is left as it is.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if isinstance(model, str):
-            network, transform = _from_name(model, weights)
-        elif isinstance(model, nn.Module):
-            network, transform = private_copy(model, "model"), None
-        else:
-            network, transform = _from_factory(model), None
-    network = network.eval()
-    return network, transform or _timm_transform(network)
+    return features.flatten(2).mean(dim=2)
 
 
 def attach(network, batch, layer=None):
@@ -117,13 +103,48 @@ def attach(network, batch, layer=None):
 
     ``batch`` holds a few preprocessed images, on which the head is proved.
     """
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(0)  # lazy layers get their weights in the first pass
+    # Lazy layers get their weights in the first pass, hence the seed. Each pass gets
+    # images of its own, as models may work in place.
+    with seeded(), torch.inference_mode():
         if layer is not None:
-            return _attach_layer(network, batch, layer)
-        name = find_head(network)
-        _prove_head(network, name, batch)
-        return Backbone(network, name, at_input=True)
+            backbone = _attach_layer(network, batch, layer)
+        else:
+            name = find_head(network)
+            logits = _prove_head(network, name, batch)
+            backbone = Backbone(network, name, at_input=True)
+            if not _agree(
+                _apply(network.get_submodule(name), backbone(batch.clone())), logits
+            ):
+                raise ValueError(
+                    f"The linear layer {name!r} takes part more than once in a forward "
+                    "pass, so its input is not one feature vector per image. Name the "
+                    "layer whose output is the feature, layer='...'."
+                )
+        _check_rows(backbone, batch)
+    for parameter in backbone.parameters():
+        if not is_lazy(parameter):  # a layer behind the stopping place
+            parameter.requires_grad_(False)
+    return backbone
+
+
+def _check_rows(backbone, batch):
+    """Raise or warn unless each image has features of its own."""
+    together = backbone(batch.clone())
+    if together.ndim != 2 or len(together) != len(batch):
+        raise ValueError(
+            f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features of "
+            f"shape {tuple(together.shape)}, wanted one row per input: does the model "
+            "take the first axis for samples?"
+        )
+    alone = backbone(batch[:1].clone())
+    if (alone - together[:1]).abs().max() > 1e-2 * together.abs().max():
+        warnings.warn(
+            "The features of an image change with the images beside it, or from call "
+            "to call: does the model use batch statistics or random numbers in eval "
+            "mode? Scores will depend on how images are batched.",
+            UserWarning,
+            stacklevel=6,
+        )
 
 
 def find_head(network):
@@ -133,7 +154,7 @@ def find_head(network):
         raise ValueError(
             f"{type(network).__name__} has no linear head (no nn.Linear): name the "
             "layer whose output is wanted, layer='...'; its feature maps are averaged "
-            f"over positions. Layers: {_listed(dict(network.named_modules()))}."
+            f"over positions. Layers: {listed(dict(network.named_modules()))}."
         )
     classifier = getattr(network, "get_classifier", lambda: None)()  # timm knows
     return next((k for k, v in linear.items() if v is classifier), list(linear)[-1])
@@ -152,106 +173,27 @@ def _named_head(model, weights):
 
 
 def _head_arrays(network):
-    linear = network.get_submodule(find_head(network))
-    if isinstance(linear, nn.modules.lazy.LazyModuleMixin):
-        raise ValueError(
-            "The final linear layer is lazy, so its weights are not known before "
-            "images pass; pass head=(weight, bias), or materialise the model first."
-        )
-    return linear_arrays(linear)
-
-
-def fingerprint(network):
-    """Return a checksum of all weights."""
-    checksum = 0
-    for name, tensor in network.state_dict().items():
-        checksum = zlib.crc32(name.encode(), checksum)
-        array = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        checksum = zlib.crc32(array.numpy().data, checksum)
-    return checksum
-
-
-def _from_name(name, weights):
-    if name.startswith("timm/"):
-        return _from_timm(name.removeprefix("timm/"), weights), None
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name.lower() not in known:
-        raise ValueError(
-            f"model={name!r} is no torchvision classifier"
-            f"{_did_you_mean(name, known)}; timm's are 'timm/NAME', and your "
-            "own model is passed as a module or as a function that builds it."
-        )
-    available = torchvision.models.get_model_weights(name)
-    if isinstance(weights, str) and weights not in available.__members__:
-        names = list(available.__members__)
-        raise ValueError(
-            f"weights={weights!r} are not known for {name}"
-            f"{_did_you_mean(weights, names)}; known are {', '.join(names)}, and None "
-            "for random weights."
-        )
-    with warnings.catch_warnings():
-        # Two old models announce other random weights for a later release.
-        warnings.filterwarnings("ignore", message="The default weight initialization")
-        network = torchvision.models.get_model(name, weights=weights)
-    if weights is None or isinstance(weights, str):
-        weights = available[weights or "DEFAULT"]
-    return network, weights.transforms()
-
-
-def _from_timm(name, weights):
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(
-            f"model='timm/{name}' needs timm: pip install 'reactood[timm]'."
-        ) from error
-    if not timm.is_model(name):
-        raise ValueError(
-            f"model='timm/{name}' is not known to timm"
-            f"{_did_you_mean(name.split('.')[0], timm.list_models())}."
-        )
-    return timm.create_model(name, pretrained=weights is not None)
-
-
-def _from_factory(factory):
-    network = factory()
-    if not isinstance(network, nn.Module):
-        raise TypeError(
-            f"model={factory!r} returned {type(network).__name__}, wanted a "
-            "torch.nn.Module."
-        )
-    try:
-        return private_copy(network, "model")  # the factory may keep what it returns
-    except ValueError:
-        return network
-
-
-def _timm_transform(network):
-    """Return the transform that a timm model's weights were trained with."""
-    if "timm" not in sys.modules or not getattr(network, "pretrained_cfg", None):
-        return None
-    from timm.data import create_transform, resolve_model_data_config
-
-    return create_transform(**resolve_model_data_config(network), is_training=False)
+    return linear_arrays(network.get_submodule(find_head(network)))
 
 
 def _prove_head(network, name, batch):
-    """Raise unless the linear layer's output is the model's output on ``batch``."""
+    """Return the logits of ``batch``, which are the linear layer's output, or raise."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     handles = [
-        module.register_forward_hook(functools.partial(_record, seen, key))
+        module.register_forward_hook(
+            functools.partial(_record, seen, key), with_kwargs=True
+        )
         for key, module in _linears(network).items()
     ]
     try:
-        logits = _logits(network(batch))
+        logits = _logits(network(batch.clone()), len(batch))
     finally:
         for handle in handles:
             handle.remove()
     features = seen[name][0] if name in seen else None
     if features is not None and features.ndim == 2:
-        head = network.get_submodule(name)
-        if _agree(nn.functional.linear(features, head.weight, head.bias), logits):
-            return
+        if _agree(_apply(network.get_submodule(name), features), logits):
+            return logits
     proven = [key for key, (_, output) in seen.items() if _agree(output, logits)]
     hint = f" ({proven[-1]!r} does, but is not the last)" if proven else ""
     candidates = ", ".join(
@@ -267,9 +209,13 @@ def _prove_head(network, name, batch):
     )
 
 
-def _record(seen, key, module, args, output):
-    if args:
-        seen[key] = args[0], output
+def _record(seen, key, module, args, kwargs, output):
+    seen[key] = args[0] if args else next(iter(kwargs.values())), output
+
+
+def _apply(linear, features):
+    """Apply nothing but weight and bias, as the detector will."""
+    return nn.functional.linear(features, linear.weight, linear.bias)
 
 
 def _agree(ours, logits):
@@ -278,16 +224,16 @@ def _agree(ours, logits):
     return bool((ours - logits).abs().max() <= PROOF_TOLERANCE * logits.abs().max())
 
 
-def _logits(output):
+def _logits(output, n_rows):
     """Return the logits in what a model returned; some wrap them in an object."""
     logits = getattr(output, "logits", output)
-    if isinstance(logits, torch.Tensor) and logits.ndim == 2:
+    if isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == n_rows:
         return logits
     got = _what(logits)
     raise ValueError(
-        f"The model returns {got}, wanted a tensor of logits of shape (n_samples, "
-        "n_classes). Name the layer whose output is the feature, layer='...', or wrap "
-        "the model so that it returns logits."
+        f"The model returns {got} for {n_rows} inputs, wanted a tensor of logits of "
+        "shape (n_samples, n_classes). Name the layer whose output is the feature, "
+        "layer='...', or wrap the model so that it returns logits."
     )
 
 
@@ -296,26 +242,48 @@ def _attach_layer(network, batch, layer):
     if layer not in names or not layer:
         raise ValueError(
             f"layer={layer!r} does not exist in {type(network).__name__}"
-            f"{_did_you_mean(layer, names)}. List the names with "
-            f"dict(model.named_modules()): {_listed(names)}."
+            f"{did_you_mean(layer, names)}. List the names with "
+            f"dict(model.named_modules()): {listed(names)}."
         )
-    backbone = Backbone(network, layer, at_input=False)
-    backbone(batch)
-    return backbone
+    calls: list[None] = []
+    counter = names[layer].register_forward_hook(lambda *args: calls.append(None))
+    network(batch.clone())
+    counter.remove()
+    if len(calls) != 1:
+        raise ValueError(
+            f"layer={layer!r} runs {len(calls)} times in a forward pass, wanted once: "
+            "which of its outputs is meant? Choose a layer around or beside it."
+        )
+    channels_last = _channels_last(network, layer, batch)
+    return Backbone(network, layer, at_input=False, channels_last=channels_last)
+
+
+def _channels_last(network, layer, batch):
+    """Find the channels by an image of half the height: the axis that stays as it is.
+
+    Sizes alone would mislead: 56 positions may stand beside 56 channels.  None where
+    this model takes images of one size only, or its output always has the same size.
+    """
+    if batch.ndim != 4:
+        return None
+    outputs = []
+    hook = network.get_submodule(layer).register_forward_hook(
+        lambda module, args, output: outputs.append(output)
+    )
+    with contextlib.suppress(Exception):
+        network(batch[:1].clone())
+        network(batch[:1, :, : (batch.shape[2] + 1) // 2].clone())
+    hook.remove()
+    shapes: list[tuple[int, ...]] = [tuple(getattr(o, "shape", ())) for o in outputs]
+    if len(shapes) != 2 or len(shapes[0]) != len(shapes[1]) or len(shapes[0]) < 3:
+        return None
+    if shapes[0][1] != shapes[1][1]:
+        return True
+    return False if shapes[0][2:] != shapes[1][2:] else None
 
 
 def _linears(network):
     return {k: m for k, m in network.named_modules() if isinstance(m, nn.Linear)}
-
-
-def _did_you_mean(name, known):
-    close = difflib.get_close_matches(name, list(known), n=3)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-
-
-def _listed(names, most=12):
-    names = [name for name in names if name]
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _what(value):

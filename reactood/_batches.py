@@ -6,21 +6,22 @@ DataLoader.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from reactood._blocks import as_tensor
-from reactood._images import list_folder, missing
+from reactood._images import Preparation, list_folder, missing
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "data", "x", "input")
 
 
-def open_source(X, prepare, *, num_workers=0):
+def open_source(X: Any, prepare: Preparation, *, num_workers: int = 0):
     """Return the source of batches for ``X``, or None if ``X`` is a numeric array.
 
     Numeric arrays are scikit-learn's to validate first: give them to ``ArraySource``.
@@ -32,10 +33,14 @@ def open_source(X, prepare, *, num_workers=0):
             "An IterableDataset has no length and no items; pass it in a "
             "torch.utils.data.DataLoader."
         )
-    if isinstance(X, Dataset):
-        return ItemSource(X, prepare, num_workers)
-    items = _items(X)
-    return None if items is None else ItemSource(items, prepare, num_workers)
+    items: Any = X if isinstance(X, Dataset) else _items(X)
+    if items is None:
+        return None
+    if len(items) == 0:
+        raise ValueError(
+            f"Got an empty {type(X).__name__}, 0 images; a minimum of 1 is required."
+        )
+    return ItemSource(items, prepare, num_workers)
 
 
 class ArraySource:
@@ -80,6 +85,7 @@ class ItemSource:
             batch_size=batch_size,
             num_workers=self.num_workers,
             collate_fn=_collate,
+            generator=torch.Generator(),  # leaves the global one alone
         )
         yield from map(_raised, loader)
 
@@ -94,10 +100,13 @@ class LoaderSource:
         self.prepare = prepare
 
     @property
-    def shuffles(self):
-        """Whether rows come in another order than the loader's dataset."""
-        sampler = getattr(self.loader.batch_sampler, "sampler", None)
-        return isinstance(sampler, RandomSampler)
+    def in_order(self):
+        """Whether rows surely come in the order of the loader's dataset, all of it."""
+        if isinstance(self.loader.dataset, IterableDataset):
+            return True
+        batches = self.loader.batch_sampler
+        sampler = self.loader.sampler if batches is None else batches.sampler
+        return type(sampler) is SequentialSampler and not self.loader.drop_last
 
     def first(self, n):
         """Return the first n images of the first batch."""
@@ -133,8 +142,11 @@ class _Prepared(Dataset):
     def __getitem__(self, index):
         try:
             return index, self.prepare(_image_of(self.items[index]))
-        except (OSError, TypeError, ValueError) as error:
-            return index, type(error)(f"Image {index}: {error}")
+        except Exception as error:  # a user's transform or dataset may raise any
+            known = (FileNotFoundError, TypeError, ValueError)
+            kind = type(error) if type(error) in known else ValueError
+            note = str(error) if type(error) in known else repr(error)
+            return index, kind(f"Image {index}: {note}")
 
 
 def _raised(batch):
@@ -182,6 +194,8 @@ def _check_finite(batch, start):
 def _image_of(item):
     """Return the image in what a Dataset or DataLoader yields."""
     if isinstance(item, tuple | list) and item:
+        if all(isinstance(part, torch.Tensor) and part.ndim == 3 for part in item):
+            return item  # a batch that was left a list of images
         return item[0]
     if isinstance(item, Mapping):
         for key in IMAGE_KEYS:
@@ -211,10 +225,15 @@ def _items(X):
         X = _column(X)
     if isinstance(X, np.ndarray | torch.Tensor):
         return _array_items(X)
-    if not isinstance(X, Sequence):
+    if isinstance(X, Iterator):
+        raise TypeError(
+            f"Got a {type(X).__name__}, which can be read only once; wanted a list: "
+            "list(X)."
+        )
+    if not _is_sequence(X):
         return None
     if len(X) == 0:
-        raise ValueError("Got an empty list, 0 images; a minimum of 1 is required.")
+        return X
     first = X[0]
     if isinstance(first, str | os.PathLike):
         return _existing(X)
@@ -224,7 +243,14 @@ def _items(X):
             "scikit-learn has sliced? Wrap it as reactood.datasets.ImageDataset("
             "dataset), which can be sliced and leaves labels out."
         )
-    return X if _is_image(first) else None
+    return X if _is_image(first) or not isinstance(X, Sequence) else None
+
+
+def _is_sequence(X):
+    """Tell lists, and datasets that are none of torch's but look like one."""
+    looks = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    other = hasattr(X, "shape") or hasattr(X, "__array__") or isinstance(X, Mapping)
+    return isinstance(X, Sequence) or (looks and not other)
 
 
 def _is_image(item):
@@ -244,12 +270,21 @@ def _column(X):
 
 def _array_items(X):
     """Return paths or pixels in an array, or None where it holds numbers."""
+    if isinstance(X, np.ndarray) and X.dtype.kind in "OUT" and X.shape[1:] == (1,):
+        X = X[:, 0]
     if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OUT":
         if len(X) == 0 or isinstance(X[0], str | os.PathLike) or _is_image(X[0]):
             return _items(X.tolist())
         return None
-    if X.ndim not in (3, 4) or X.dtype in (np.uint8, torch.uint8):
-        return X if X.ndim in (3, 4) else None
+    if X.ndim not in (3, 4):
+        return None
+    if X.dtype in (np.uint8, torch.uint8):
+        if X.ndim == 3 and X.shape[-1] in (3, 4):
+            raise ValueError(
+                f"Got one image of shape {tuple(X.shape)}, wanted several: X[None] "
+                "makes it the first of one."
+            )
+        return X
     integer = (
         X.dtype.kind in "biu"
         if isinstance(X, np.ndarray)

@@ -6,42 +6,75 @@ A matrix is a NumPy array (a memory map too) or a tensor on any device; ``rows``
 boolean mask of the rows that count, or None for all of them.
 """
 
-import warnings
+from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 import torch
+
+Matrix: TypeAlias = np.ndarray | torch.Tensor
 
 BLOCK_ELEMENTS = 1 << 20  # 4 MiB of float32: inside the last-level cache
 DEVICE_BLOCK_ELEMENTS = 1 << 26  # accelerators want large launches
 
 
-def as_tensor(array):
+class _Writable:
+    """Shows a read-only array's memory as writable: torch has no read-only tensors.
+
+    Nobody here writes to it. The warning that torch would give could only be caught
+    by a switch that all threads share.
+    """
+
+    def __init__(self, array):
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = array.__array_interface__ | {
+            "data": (address, False)
+        }
+        self.array = array  # keeps the memory alive
+
+
+def as_tensor(array: Matrix) -> torch.Tensor:
     """Share ``array``'s memory with a tensor; read-only arrays are welcome."""
     if isinstance(array, torch.Tensor):
         return array
     if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
         array = np.array(array, dtype=array.dtype.newbyteorder("="))
-    with warnings.catch_warnings():
-        # torch warns that writing to a read-only array is undefined: we never write.
-        warnings.filterwarnings("ignore", message=".*not writable")
-        return torch.from_numpy(array)
+    if not array.flags.writeable:
+        array = np.asarray(_Writable(array))
+    return torch.from_numpy(array)
 
 
-def as_float(block):
+def as_float(block: torch.Tensor) -> torch.Tensor:
     """Cast a tensor that is neither float32 nor float64: halves up, integers too."""
     if block.dtype in (torch.float32, torch.float64):
         return block
     return block.to(torch.float32 if block.is_floating_point() else torch.float64)
 
 
-def rows_per_block(width, device="cpu"):
+def to_device(block: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a tensor; towards CUDA the copy runs beside the arithmetic.
+
+    The other way the data must have arrived before anyone reads it.
+    """
+    if device.type == "cuda" and block.device.type == "cpu":
+        return block.pin_memory().to(device, non_blocking=True)
+    return block.to(device)
+
+
+def rows_per_block(width: int, device: str | torch.device = "cpu") -> int:
     """Return how many rows of ``width`` elements make one block."""
     on_cpu = torch.device(device).type == "cpu"
     elements = BLOCK_ELEMENTS if on_cpu else DEVICE_BLOCK_ELEMENTS
     return max(1, elements // max(1, width))
 
 
-def tensor_blocks(X, rows=None, *, n_rows, device=None):
+def tensor_blocks(
+    X: Matrix,
+    rows: np.ndarray | None = None,
+    *,
+    n_rows: int,
+    device: torch.device | None = None,
+) -> Iterator[torch.Tensor]:
     """Yield blocks of ``n_rows`` rows as float tensors on ``device`` (default: X's)."""
     for start in range(0, X.shape[0], n_rows):
         stop = start + n_rows
@@ -49,14 +82,15 @@ def tensor_blocks(X, rows=None, *, n_rows, device=None):
         if not len(block):
             continue
         block = as_tensor(block)
-        if device is not None and block.device != device:
-            if device.type == "cuda":
-                block = block.pin_memory()  # the copy then runs beside the arithmetic
-            block = block.to(device, non_blocking=True)
-        yield as_float(block)
+        target = block.device if device is None else device
+        if target.type == "mps":  # knows no float64
+            block = block.to(torch.float32)
+        yield to_device(as_float(block), target)
 
 
-def host_blocks(X, rows=None, *, n_rows=None):
+def host_blocks(
+    X: Matrix, rows: np.ndarray | None = None, *, n_rows: int | None = None
+) -> Iterator[np.ndarray]:
     """Yield blocks of rows as float NumPy arrays."""
     n_rows = n_rows or rows_per_block(8 * X.shape[1])  # compares best inside L2
     if isinstance(X, torch.Tensor) and X.device.type != "cpu":
@@ -65,7 +99,7 @@ def host_blocks(X, rows=None, *, n_rows=None):
         yield block.numpy()
 
 
-def check_finite(X, rows=None):
+def check_finite(X: Matrix, rows: np.ndarray | None = None) -> None:
     """Raise ValueError if ``X`` holds NaN or inf: how many, and the first row."""
     n_nan = n_inf = n_bad_rows = 0
     first, start = None, 0
@@ -91,10 +125,10 @@ def check_finite(X, rows=None):
         )
 
 
-def take_rows(X, rows):
+def take_rows(X: Matrix, rows: np.ndarray | None) -> Matrix:
     """Return the rows of ``X`` that count: a view where that is all of them."""
     if rows is None or rows.all():
         return X
     if isinstance(X, torch.Tensor):
-        rows = torch.from_numpy(rows).to(X.device)
+        return X[torch.from_numpy(rows).to(X.device)]
     return X[rows]

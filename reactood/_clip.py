@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import torch
 
 from reactood._blocks import host_blocks
 from reactood._percentile import column_percentiles, pooled_percentiles
@@ -35,10 +36,25 @@ def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
     return lower, upper
 
 
+def rectify(block, clip):
+    """Return max(min(block, upper), lower) for a tensor and ``clip=(lower, upper)``."""
+    if clip is None:
+        return block
+    largest = torch.finfo(block.dtype).max
+    lower, upper = clip
+    if np.ndim(lower) == np.ndim(upper) == 0:
+        bounds = [None if abs(c) > largest else c for c in clip]
+        return block if bounds == [None, None] else block.clamp(*bounds)
+    # Tensors of bounds only, or numbers only: torch takes no mixture.
+    return block.clamp(
+        *(torch.as_tensor(c, dtype=block.dtype, device=block.device) for c in clip)
+    )
+
+
 def _as_threshold(threshold, n_features):
     if threshold is None:
         return np.inf
-    value = np.asarray(threshold, dtype=np.float64)
+    value = np.array(threshold, dtype=np.float64)
     if value.shape not in ((), (n_features,)):
         raise ValueError(
             f"threshold has shape {value.shape}, wanted one number or one per "
@@ -96,7 +112,7 @@ def _check_upper(upper, summary, X, rows, percentile):
             "most rows, and no longer count. Raise the percentile, or use "
             "per_unit=False, if they should.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     elif np.ndim(upper) == 0 and upper <= 0:
         warnings.warn(
@@ -104,7 +120,7 @@ def _check_upper(upper, summary, X, rows, percentile):
             "are negative. ReAct is made for features that are mostly positive, as "
             "after a ReLU; is this the right layer?",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -4,6 +4,9 @@ import contextlib
 import gc
 
 import torch
+from torch import nn
+
+from reactood._blocks import to_device
 
 DTYPES = {
     "float32": torch.float32,
@@ -11,26 +14,7 @@ DTYPES = {
     "float16": torch.float16,
 }
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
-FLUSH_ELEMENTS = 1 << 24  # features kept on an accelerator between two copies to host
-
-
-def choose_device(device):
-    """Resolve "auto" to cuda, mps or cpu, in this order; check any other."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if torch.backends.mps.is_available():
-            return torch.device("mps")
-        return torch.device("cpu")
-    try:
-        device = torch.device(device)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"device={str(device)!r} cannot be used here ({str(error).splitlines()[0]})"
-            "; wanted 'auto', 'cpu', or an accelerator that this torch sees."
-        ) from error
-    return device
+FLUSH_ELEMENTS = 1 << 22  # features kept on an accelerator between two copies to host
 
 
 class Forward:
@@ -71,10 +55,9 @@ class Forward:
         while start < len(batch):
             chunk = batch[start : start + self.batch_size]
             try:
-                features = self._run(chunk)
+                with explained(self.backbone, chunk):
+                    features = self._run(chunk)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
                 if not self.auto or len(chunk) == 1:
                     raise RuntimeError(
                         f"Out of memory on {self.device} with a batch of {len(chunk)} "
@@ -97,18 +80,45 @@ class Forward:
 
     @torch.inference_mode()
     def _run(self, chunk):
-        if self.device.type == "cuda":
-            chunk = chunk.pin_memory().to(self.device, non_blocking=True)
-        else:
-            chunk = chunk.to(self.device)
+        moved = to_device(chunk, self.device)
+        if moved is chunk:
+            moved = chunk.clone()  # models may work in place
         with self._autocast():
-            features = self.backbone(chunk)
+            features = self.backbone(moved)
+        if features.ndim != 2 or len(features) != len(chunk):
+            raise ValueError(
+                f"{len(chunk)} inputs of shape {tuple(chunk.shape[1:])} gave features "
+                f"of shape {tuple(features.shape)}, wanted one row per input: does the "
+                "model take the first axis for samples?"
+            )
         return features.float()
 
     def _autocast(self):
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.precision])
+
+
+@contextlib.contextmanager
+def explained(network, batch):
+    """Turn what a module raises at a wrong input into a sentence about the input."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, IndexError, TypeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise
+        convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+        first = next(convolutions, None)
+        wanted = "Wanted what the model's forward takes, one row per input."
+        if first is not None:
+            wanted = (
+                f"Its first convolution takes {first.in_channels} channels, so it "
+                f"wants (n_samples, {first.in_channels}, height, width)."
+            )
+        raise ValueError(
+            f"The model could not take a batch of shape {tuple(batch.shape)}: "
+            f"{error}. {wanted}"
+        ) from error
 
 
 def is_out_of_memory(error):

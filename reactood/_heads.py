@@ -1,17 +1,19 @@
 """Every accepted classifier head, as one thing: features in, logits out."""
 
 import copy
+import inspect
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._blocks import as_tensor, take_rows
-from reactood._modules import linear_arrays, private_copy
+from reactood._blocks import as_float, as_tensor, take_rows
+from reactood._modules import linear_arrays, private_build, private_copy
 
 
 class IdentityHead:
@@ -21,7 +23,7 @@ class IdentityHead:
         self.classes = np.arange(n_features)
 
     def on(self, block):
-        return lambda features: features
+        return torch.clone  # a user's score function may work in place
 
 
 class LinearHead:
@@ -40,10 +42,10 @@ class LinearHead:
 
 
 class ModuleHead:
-    """A private copy of any module from features to logits, in eval mode."""
+    """Any module from features to logits, private to this object."""
 
     def __init__(self, module, n_features):
-        self.module = private_copy(module, "head").cpu()
+        self.module = module.cpu()
         parameter = next(self.module.parameters(), None)
         self.dtype = torch.float32 if parameter is None else parameter.dtype
         probe = torch.zeros(1, n_features, dtype=self.dtype)
@@ -68,7 +70,11 @@ class ModuleHead:
         module = self.module
         if block.device.type != "cpu":
             module = copy.deepcopy(module).to(block.device)
-        return lambda features: module(features.to(self.dtype)).to(features.dtype)
+
+        def logits(features):  # a copy, as modules may work in place
+            return module(features.to(self.dtype, copy=True)).to(features.dtype)
+
+        return logits
 
 
 def make_head(head, X, y=None, rows=None):
@@ -78,26 +84,57 @@ def make_head(head, X, y=None, rows=None):
     on the ``rows`` that count.
     """
     n_features = X.shape[1]
-    if is_recipe(head):
-        head = head()
     if head is None:
         return IdentityHead(n_features)
-    if isinstance(head, nn.Linear):
+    recipe = head if _is_recipe(head) else None
+    if recipe is not None:
+        head = _call(recipe)
+    if isinstance(head, nn.Linear) and _is_plain(head):
         weight, bias = linear_arrays(head)
         return _linear_head(weight, bias, n_features)
     if isinstance(head, nn.Module):
-        return ModuleHead(head, n_features)
+        private = (
+            private_copy(head, "head")
+            if recipe is None
+            else private_build(recipe, "head")
+        )
+        return ModuleHead(private, n_features)
     if isinstance(head, tuple | list):
         weight, bias = _as_pair(head)
         return _linear_head(weight, bias, n_features)
     return _sklearn_head(head, X, y, rows)
 
 
-def is_recipe(head):
+def _is_recipe(head):
     """Tell whether ``head`` is a function without arguments that makes the head."""
     return (
         callable(head) and not isinstance(head, nn.Module) and not hasattr(head, "fit")
     )
+
+
+def _call(recipe):
+    try:
+        inspect.signature(recipe).bind()
+    except TypeError as error:
+        raise TypeError(
+            f"head={recipe!r} is a function that cannot be called without arguments "
+            f"({error}); wanted one that returns the head. Wrap a function of features "
+            "in a torch.nn.Module."
+        ) from error
+    except ValueError:  # a builtin without a signature
+        pass
+    head = recipe()
+    if head is None:
+        raise TypeError(f"head={recipe!r} returned None; wanted it to return the head.")
+    return head
+
+
+def _is_plain(linear):
+    """Tell a linear layer that is only its weight and bias."""
+    if isinstance(linear, nn.LazyLinear):
+        return True  # which has no weights yet, as will be said
+    hooks = linear._forward_hooks or linear._forward_pre_hooks
+    return type(linear) is nn.Linear and not hooks
 
 
 def _as_pair(head):
@@ -107,7 +144,10 @@ def _as_pair(head):
             "(weight, bias), of shapes (n_classes, n_features) and (n_classes,)."
         )
     weight, bias = (
-        np.asarray(a.detach().cpu() if isinstance(a, torch.Tensor) else a) for a in head
+        as_float(a.detach().cpu()).numpy().copy()
+        if isinstance(a, torch.Tensor)
+        else np.array(a)
+        for a in head
     )
     if weight.ndim != 2 or bias.shape != (len(weight),):
         raise ValueError(
@@ -132,7 +172,8 @@ def _linear_head(weight, bias, n_features, classes=None):
 
 
 def _sklearn_head(head, X, y, rows):
-    name = type(head).__name__
+    inner = head.estimator if isinstance(head, FrozenEstimator) else head
+    name = type(inner).__name__
     if not (hasattr(head, "fit") and is_classifier(head)):
         raise TypeError(
             f"head is a {name}; wanted (weight, bias), a torch.nn.Module, a "
@@ -140,13 +181,20 @@ def _sklearn_head(head, X, y, rows):
         )
     if not isinstance(head, FrozenEstimator):
         head = _train(head, name, X, y, rows)
-    if not hasattr(head, "coef_"):
+    n_classes = len(getattr(head, "classes_", ()))
+    if not hasattr(head, "coef_") or hasattr(head, "dual_coef_"):
         raise ValueError(
-            f"head={name} has no coef_: a linear classifier is wanted, such as "
-            "LogisticRegression or LinearSVC."
+            f"head={name} has no coef_ with one row per class: a fitted linear "
+            "classifier is wanted, such as LogisticRegression or LinearSVC."
         )
-    weight, bias = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
+    coef = head.coef_.toarray() if issparse(head.coef_) else head.coef_
+    weight, bias = np.array(coef, ndmin=2), np.array(head.intercept_, ndmin=1)
     bias = np.broadcast_to(bias, len(weight)).astype(weight.dtype)
+    if len(weight) != (1 if n_classes == 2 else n_classes):
+        raise ValueError(
+            f"head={name} has {len(weight)} rows of coef_ for {n_classes} classes; "
+            "wanted one per class."
+        )
     if len(weight) == 1:
         # One decision value z for two classes: logits -z/2 and z/2 have the same
         # probabilities and treat both classes alike.
@@ -160,7 +208,7 @@ def _train(head, name, X, y, rows):
     if labels is not None and len(np.unique(labels)) > 1:
         features = take_rows(X, rows)
         if isinstance(features, torch.Tensor):
-            features = features.cpu().float().numpy()
+            features = as_float(features.cpu()).numpy()
         return clone(head).fit(features, labels)
     try:
         check_is_fitted(head)

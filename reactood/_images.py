@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from reactood._blocks import as_tensor
@@ -48,9 +48,7 @@ class Preparation:
                 f"An image is a {type(item).__name__}; wanted a path, a PIL image, a "
                 "uint8 array or tensor, or a float one that is already preprocessed."
             )
-        if self.rgb and image.mode != "RGB":
-            image = image.convert("RGB")
-        return self._transformed(image)
+        return self._transformed(as_rgb(image) if self.rgb else as_rgb_or_grey(image))
 
     def _transformed(self, image):
         tensor = to_tensor(image) if self.transform is None else self.transform(image)
@@ -80,14 +78,33 @@ def read_image(path):
     """Read an image file as RGB, or say which file is wrong."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return as_rgb(image)
     except FileNotFoundError as error:
         raise FileNotFoundError(missing(path)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise all kinds
         raise ValueError(
             f"{os.fspath(path)!r} cannot be read as an image ({error}): it is damaged, "
             "cut short, or no image. Remove or replace it."
         ) from error
+
+
+def as_rgb(image):
+    """Convert a PIL image of any mode to 8-bit RGB."""
+    return as_rgb_or_grey(image).convert("RGB")
+
+
+def as_rgb_or_grey(image):
+    """Convert a PIL image to 8-bit RGB, or grey ("L") if it is grey."""
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are {'32-bit integers' if image.mode == 'I' else 'floats'} of "
+            "unknown range; scale them to 8 bits, or give float arrays that are "
+            "already preprocessed"
+        )
+    if image.mode.startswith("I;16"):  # Pillow's own conversion would clip at 255
+        pixels = np.asarray(image).astype(np.float64) / 257
+        return Image.fromarray(np.rint(pixels).astype(np.uint8))
+    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
 
 
 def missing(path):
@@ -100,15 +117,24 @@ def missing(path):
 
 def list_folder(folder):
     """Return the image files below a folder, sorted by path."""
-    files = sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    files, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen:
+            folders.clear()  # a link back: do not go round for ever
+            continue
+        seen.add(os.path.realpath(root))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [
+            Path(root, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    files.sort()
     if not files:
         raise ValueError(
             f"The folder {os.fspath(folder)!r} holds no image files (looked for "
-            ".jpg, .png and the like, in all folders below it too)."
+            ".jpg, .png and the like, in all folders below it too; names that start "
+            "with a dot are left out)."
         )
     return files
 

@@ -1,18 +1,26 @@
-"""What several rooms do with a user's torch modules."""
+"""What several rooms do with a user's torch modules and devices."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from reactood._blocks import as_float
 
 
-def linear_arrays(linear):
+def linear_arrays(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
     """Return weight and bias of an ``nn.Linear`` as NumPy arrays of their own."""
+    if isinstance(linear, LazyModuleMixin) and linear.has_uninitialized_params():
+        raise ValueError(
+            "The final linear layer is lazy, so its weights are not known before "
+            "images pass; pass head=(weight, bias), or materialise the model first."
+        )
 
-    def array(tensor):
-        tensor = tensor.detach().cpu()
-        return as_float(tensor).numpy().copy()
+    def array(tensor: torch.Tensor) -> np.ndarray:
+        return as_float(tensor.detach().cpu()).numpy().copy()
 
     weight = array(linear.weight)
     if linear.bias is None:
@@ -20,14 +28,49 @@ def linear_arrays(linear):
     return weight, array(linear.bias)
 
 
-def private_copy(module, parameter):
+def private_copy(module: nn.Module, parameter: str) -> nn.Module:
     """Return a copy of the user's module in eval mode."""
     try:
         module = copy.deepcopy(module)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a module's attributes may raise
         raise ValueError(
             f"{parameter}={type(module).__name__} cannot be copied ({error}), and the "
             f"original must not be touched; pass {parameter}= a function that builds "
-            "it instead."
+            "a new one at each call."
         ) from error
     return module.eval()
+
+
+def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module:
+    """Return what ``factory`` builds, in eval mode, where nobody else uses it."""
+    module = factory()
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"{parameter}={factory!r} returned a {type(module).__name__}, wanted a "
+            "torch.nn.Module."
+        )
+    try:
+        return private_copy(module, parameter)  # the factory may keep what it returns
+    except ValueError:
+        if factory() is module:
+            raise
+        return module.eval()
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Resolve "auto" to cuda, mps or cpu, in this order; check any other."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(device)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device={str(device)!r} cannot be used here ({str(error).splitlines()[0]})"
+            "; wanted 'auto', 'cpu', or an accelerator that this torch sees."
+        ) from error
+    return device

@@ -7,13 +7,21 @@ what is below the bracket and collects the few values inside it. The answer is t
 are collected, never which value comes out.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import joblib
 import numpy as np
 
-from reactood._blocks import as_float, as_tensor, check_finite, host_blocks, take_rows
+from reactood._blocks import (
+    Matrix,
+    as_float,
+    as_tensor,
+    check_finite,
+    host_blocks,
+    take_rows,
+)
 
 SAMPLE = 1 << 17
 SMALL = 1 << 20  # up to this many elements a plain copy is cheaper
@@ -29,7 +37,9 @@ class Summary:
     maximum: float | np.ndarray
 
 
-def pooled_percentiles(X, qs, rows=None, *, seed=0):
+def pooled_percentiles(
+    X: Matrix, qs: Sequence[float], rows: np.ndarray | None = None, *, seed: int = 0
+) -> Summary:
     """Return the percentiles ``qs`` (in percent) over all elements of ``X``.
 
     Raises ValueError where X holds NaN or inf.
@@ -58,14 +68,21 @@ def pooled_percentiles(X, qs, rows=None, *, seed=0):
         sample_size *= 8  # a bracket missed: about once in 10^8 matrices
 
 
-def column_percentiles(X, qs, rows=None):
+def column_percentiles(
+    X: Matrix, qs: Sequence[float], rows: np.ndarray | None = None
+) -> Summary:
     """Return the percentiles ``qs`` (in percent) of each column of ``X``.
 
     Raises ValueError where X holds NaN or inf.
     """
 
+    X = as_tensor(X)
+    # Each thread holds some columns: never more than a twentieth of all together.
+    n_columns = min(COLUMNS, max(1, X.shape[1] // 20))
+    n_threads = max(1, X.shape[1] // (20 * n_columns))
+
     def summarize(start):
-        part = take_rows(X[:, start : start + COLUMNS], rows)
+        part = take_rows(X[:, start : start + n_columns], rows)
         part = as_float(as_tensor(part)).cpu().numpy()
         columns = np.array(part.T, order="C")
         low, high = columns.min(axis=1), columns.max(axis=1)
@@ -75,8 +92,8 @@ def column_percentiles(X, qs, rows=None):
         return low, high, values
 
     # Sorting releases the interpreter lock, so threads share the work.
-    with ThreadPoolExecutor(joblib.effective_n_jobs(-1)) as pool:
-        parts = list(pool.map(summarize, range(0, X.shape[1], COLUMNS)))
+    with ThreadPoolExecutor(min(joblib.effective_n_jobs(-1), n_threads)) as pool:
+        parts = list(pool.map(summarize, range(0, X.shape[1], n_columns)))
     low, high, values = zip(*parts, strict=True)
     percentiles = [np.concatenate(value) for value in zip(*values, strict=True)]
     return Summary(percentiles, np.concatenate(low), np.concatenate(high))

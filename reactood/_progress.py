@@ -15,7 +15,7 @@ def progress_bar(total, verbose):
             "verbose=True shows progress with tqdm, which is not installed: "
             "pip install 'reactood[progress]'. Going on without.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         return contextlib.nullcontext(_Silent())
     return tqdm(total=total, desc="features", unit="img")

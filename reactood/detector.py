@@ -5,13 +5,14 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from reactood._blocks import check_finite, rows_per_block, tensor_blocks
-from reactood._clip import learn_clip
+from reactood._checks import check_result, check_scores, check_spread, id_rows
+from reactood._clip import learn_clip, rectify
 from reactood._heads import LinearHead, make_head
+from reactood._modules import choose_device
 from reactood._scores import SCORES
 from reactood._sklearn import (
     HasMethods,
@@ -43,7 +44,8 @@ class ReActDetector(OutlierMixin, BaseEstimator):
     head : None, (weight, bias), torch.nn.Module, classifier or callable, default=None
         What maps features to logits.
 
-        - None: `X` already holds logits.
+        - None: `X` already holds logits. `percentile` then clips logits, which is not
+          ReAct: give `percentile=None` for the plain scores.
         - `(weight, bias)`: arrays of shapes (n_classes, n_features) and (n_classes,),
           as in :class:`torch.nn.Linear`.
         - `torch.nn.Module`: a linear layer or any other module. It is copied and
@@ -56,8 +58,8 @@ class ReActDetector(OutlierMixin, BaseEstimator):
 
     percentile : float or None, default=90.0
         The percentile of the ID activations at which they are clipped, in percent:
-        in (1, 100], not a fraction. None for no clipping, which gives the plain score
-        that ReAct is compared with.
+        above 1 and at most 100, not a fraction. None for no clipping, which gives
+        the plain score that ReAct is compared with.
 
     threshold : float or array-like of shape (n_features,), default=None
         A clip given by hand. It overrides `percentile`.
@@ -76,21 +78,24 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         `T * logsumexp(logits / T)`, the maximum softmax probability, the largest
         logit, or the negative entropy of the softmax, in nats. A callable takes
         logits, a tensor of shape (n_samples, n_classes), and returns a tensor of
-        shape (n_samples,).
+        shape (n_samples,); it runs in torch's inference mode.
 
     temperature : float, default=1.0
         The temperature `T` > 0 of `"energy"`, `"msp"` and `"entropy"`.
 
     contamination : float, default=0.05
         The share of the ID training rows that may be flagged as OOD, in (0, 0.5]. It
-        sets `offset_`; 0.05 keeps 95 % of the ID data, as usual in the field.
+        sets `offset_`; 0.05 keeps 95 % of the rows given to `fit`, as usual in the
+        field, and of other ID data if those rows are new to the classifier too: on
+        its own training images a classifier is surer than on any other.
 
     batch_size : int, default=None
         Rows per block of computation; None chooses blocks that stay in the cache.
-        Memory, not results, depends on it.
+        Memory depends on it, and the last bits of the scores.
 
     device : str or torch.device, default=None
-        Where to compute; None stays where `X` is.
+        Where to compute; None stays where `X` is, `"auto"` takes cuda, then mps, then
+        cpu.
 
     Attributes
     ----------
@@ -229,12 +234,9 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             same score.
         """
         X = self._validate(X, reset=True)
-        y, rows = _id_rows(y, X)
-        self._head = make_head(self.head, X, y, rows)
-        self.classes_ = self._head.classes
-        if isinstance(self._head, LinearHead):
-            self.coef_, self.intercept_ = self._head.weight, self._head.bias
-        self.lower_activation_threshold_, self.activation_threshold_ = learn_clip(
+        y, rows = id_rows(y, X)
+        head = make_head(self.head, X, y, rows)
+        clip = learn_clip(
             X,
             rows,
             percentile=self.percentile,
@@ -242,8 +244,15 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             lower_percentile=self.lower_percentile,
             per_unit=self.per_unit,
         )
-        scores = self._score_samples(X, rows)
-        _check_spread(scores, X)
+        scores = self._score_samples(X, head, clip, rows)
+        check_spread(scores, X)
+        # Learned as a whole or not at all: an error above leaves an older fit intact.
+        self._head = head
+        self.classes_ = head.classes
+        self.__dict__.pop("coef_", None), self.__dict__.pop("intercept_", None)
+        if isinstance(head, LinearHead):
+            self.coef_, self.intercept_ = head.weight, head.bias
+        self.lower_activation_threshold_, self.activation_threshold_ = clip
         self.offset_ = float(np.percentile(scores, 100 * self.contamination))
         return self
 
@@ -314,7 +323,8 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             If `X` holds NaN or inf.
         """
         check_is_fitted(self)
-        return self._score_samples(self._validate(X, reset=False))
+        X = self._validate(X, reset=False)
+        return self._score_samples(X, self._head, self._learned_clip())
 
     def predict_class(self, X):
         """Return the classifier's own decision, from unclipped features.
@@ -333,7 +343,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        best = self._map_logits(X, None, lambda logits: logits.argmax(1), clip=False)
+        best = self._map_logits(X, self._head, None, lambda logits: logits.argmax(1))
         return self.classes_[best.numpy()]
 
     def rectify(self, X):
@@ -348,99 +358,53 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         -------
         clipped : ndarray of shape (n_samples, n_features)
             `min(X, activation_threshold_)`, and where a lower clip was asked for,
-            no less than `lower_activation_threshold_`. Has the dtype of `X`.
+            no less than `lower_activation_threshold_`. float32 if `X` is float32 or
+            half precision, else float64.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         check_finite(X)
-        return torch.cat([self._clip(block).cpu() for block in self._blocks(X)]).numpy()
+        clip = self._learned_clip()
+        return torch.cat(
+            [rectify(block, clip).cpu() for block in self._blocks(X)]
+        ).numpy()
 
     def _validate(self, X, *, reset):
         dtypes = [np.float64, np.float32, np.float16]
         return validate_array(self, X, reset=reset, dtype=dtypes)
 
+    def _learned_clip(self):
+        return self.lower_activation_threshold_, self.activation_threshold_
+
     def _blocks(self, X, rows=None):
-        device = _device(self.device, X)
+        if self.device is not None:
+            device = choose_device(self.device)
+        else:
+            device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
         n_rows = self.batch_size or rows_per_block(X.shape[1], device)
         return tensor_blocks(X, rows, n_rows=n_rows, device=device)
 
-    def _clip(self, block):
-        """Return min(h, c), and max with the lower clip, of one block of features."""
-
-        def bound(value):
-            if np.ndim(value) == 0:
-                return value if np.isfinite(value) else None
-            return torch.as_tensor(value, dtype=block.dtype, device=block.device)
-
-        lower = bound(self.lower_activation_threshold_)
-        upper = bound(self.activation_threshold_)
-        if lower is None and upper is None:
-            return block
-        return block.clamp(lower, upper)
-
-    def _score_samples(self, X, rows=None):
+    def _score_samples(self, X, head, clip, rows=None):
         """Score validated features; NaN and inf raise."""
         score = self.score_function
         if not callable(score):
             function, temperature = SCORES[score], self.temperature
             score = lambda logits: function(logits, temperature)
-        return self._map_logits(X, rows, score, clip=True).double().numpy()
+        scores = self._map_logits(X, head, clip, score, rows).double()
+        check_scores(scores)
+        return scores.numpy()
 
-    def _map_logits(self, X, rows, function, *, clip):
-        results, finite, head = [], True, None
+    def _map_logits(self, X, head, clip, function, rows=None):
+        """Apply ``function`` to the logits of each block, clipped unless clip=None."""
+        results, finite, logits = [], True, None
         with torch.inference_mode():
             for block in self._blocks(X, rows):
-                head = head or self._head.on(block)
+                logits = logits or head.on(block)
                 # A sum shows NaN and inf; looked at once, so no block waits for it.
-                finite = block.sum().isfinite() & finite
-                result = function(head(self._clip(block) if clip else block))
-                if getattr(result, "shape", None) != block.shape[:1]:
-                    raise ValueError(
-                        f"score_function returned "
-                        f"{getattr(result, 'shape', type(result).__name__)}, wanted a "
-                        f"tensor with one score per row, {tuple(block.shape[:1])}."
-                    )
-                results.append(result)
+                finite &= block.sum().isfinite()
+                result = function(logits(rectify(block, clip)))
+                check_result(result, len(block))
+                results.append(torch.as_tensor(result))
             if not finite:
                 check_finite(X, rows)
             return torch.cat(results).cpu()
-
-
-def _id_rows(y, X):
-    """Return y as an array and the mask of rows that are not labelled -1."""
-    if y is None:
-        return None, None
-    y = column_or_1d(y.cpu().numpy() if isinstance(y, torch.Tensor) else y, warn=True)
-    check_consistent_length(X, y)
-    rows = np.asarray(y != -1) if y.dtype.kind in "biuf" else _not_minus_one(y)
-    if rows.all():
-        return y, None
-    if not rows.any():
-        raise ValueError(
-            f"All {len(y)} rows are labelled -1, out-of-distribution; fit learns from "
-            "in-distribution rows, labelled 1 or by their class."
-        )
-    return y, rows
-
-
-def _not_minus_one(y):
-    return np.array([not (isinstance(v, Real) and v == -1) for v in y])
-
-
-def _device(device, X):
-    if device is None:
-        return X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
-    return torch.device(device)
-
-
-def _check_spread(scores, X):
-    """Raise if all scores are the same, as far as their precision tells."""
-    single = str(X.dtype).removeprefix("torch.") != "float64"
-    rounding = 4 * np.finfo(np.float32 if single else np.float64).eps
-    if len(scores) > 1 and np.ptp(scores) <= rounding * np.abs(scores).max():
-        raise ValueError(
-            f"All {len(scores)} training rows (n_features={X.shape[1]}) get the same "
-            f"score, {scores[0]:.6g}: nothing can be told apart. Are all rows of X "
-            "alike, is there only one class, does the clip cut everything off, or is "
-            "the temperature very high?"
-        )

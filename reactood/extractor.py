@@ -1,5 +1,6 @@
 """Features of any torch classifier, as a scikit-learn transformer."""
 
+import copy
 import warnings
 from numbers import Integral
 
@@ -13,16 +14,12 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._backbones import (
-    PROOF_IMAGES,
-    Backbone,
-    attach,
-    build_network,
-    fingerprint,
-)
+from reactood._backbones import PROOF_IMAGES, Backbone, attach
 from reactood._batches import ArraySource, LoaderSource, open_source
-from reactood._forward import DTYPES, Forward, choose_device, is_out_of_memory
+from reactood._forward import DTYPES, Forward, explained
 from reactood._images import MissingTransform, Preparation
+from reactood._modules import choose_device
+from reactood._networks import build_network, fingerprint
 from reactood._progress import progress_bar
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
 
@@ -188,19 +185,19 @@ class TorchFeatureExtractor(
         """
         device = choose_device(self.device)
         network, transform = build_network(self.model, self.weights)
-        self._transform = transform
-        batch = self._open(X, reset=True).first(PROOF_IMAGES).to(device)
-        try:
-            self._backbone = attach(network.to(device), batch, self.layer)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            raise ValueError(
-                f"The model could not take a batch of shape {tuple(batch.shape)}: "
-                f"{error}. {_wanted_input(network)}"
-            ) from error
-        with torch.inference_mode():
-            self.n_features_out_ = self._backbone(batch[:1]).shape[1]
+        for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
+            self.__dict__.pop(name, None)
+        source = self._open(X, transform, reset=True)
+        batch = source.first(PROOF_IMAGES).to(device)
+        with explained(network, batch):
+            backbone = attach(network.to(device), batch, self.layer)
+            with torch.inference_mode():
+                width = backbone(batch[:1].clone()).shape[1]
+        self._backbone, self._transform = backbone, transform
+        # What a pickle needs to build the weights again, where a name is enough.
+        named = isinstance(self.model, str)
+        self._recipe = {"model": self.model, "weights": self.weights} if named else {}
+        self.n_features_out_ = width
         return self
 
     def fit_transform(self, X, y=None):
@@ -211,15 +208,19 @@ class TorchFeatureExtractor(
         X : images
             Any of the kinds listed in the notes.
 
-        y : Ignored
-            Not used, present for API consistency by convention.
+        y : array-like of shape (n_samples,), default=None
+            Not used, but for a warning if a DataLoader's rows come in another order.
 
         Returns
         -------
         features : ndarray of shape (n_samples, n_features_out_)
             Features, float32.
         """
-        return self.fit(X)._extract(self._open(X, reset=False))
+        self.fit(X)
+        source = self._open(X, self._transform, reset=False)
+        if y is not None:  # labels and rows must go together
+            _warn_of_another_order(source)
+        return self._extract(source)
 
     def transform(self, X):
         """Extract features.
@@ -240,14 +241,8 @@ class TorchFeatureExtractor(
             If an image cannot be read, which is named, or images differ in shape.
         """
         check_is_fitted(self)
-        source = self._open(X, reset=False)
-        if isinstance(source, LoaderSource) and source.shuffles:
-            warnings.warn(
-                "The DataLoader shuffles, so rows do not come in the order of its "
-                "dataset; use shuffle=False.",
-                UserWarning,
-                stacklevel=2,
-            )
+        source = self._open(X, self._transform, reset=False)
+        _warn_of_another_order(source)
         return self._extract(source)
 
     @property
@@ -260,12 +255,13 @@ class TorchFeatureExtractor(
     def head_(self):
         """Weight and bias of the classifier's final linear layer."""
         check_is_fitted(self)
-        if self.layer is not None:
+        backbone = self._get_backbone()
+        if not backbone.at_input:
             raise AttributeError(
-                f"Features of layer={self.layer!r} are not the input of the final "
+                f"Features of layer={backbone.name!r} are not the input of the final "
                 "linear layer, so there is no head_ for them."
             )
-        return self._get_backbone().head()
+        return backbone.head()
 
     @property
     def _n_features_out(self):
@@ -278,11 +274,11 @@ class TorchFeatureExtractor(
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-    def _open(self, X, *, reset):
+    def _open(self, X, transform, *, reset):
         """Return the source of batches, after scikit-learn has seen numeric arrays."""
         preprocess, rgb = self.preprocess, False
         if preprocess == "auto":
-            preprocess, rgb = self._transform or MissingTransform(), True
+            preprocess, rgb = transform or MissingTransform(), True
         source = open_source(
             X, Preparation(preprocess, rgb=rgb), num_workers=self.num_workers
         )
@@ -309,24 +305,30 @@ class TorchFeatureExtractor(
     def _get_backbone(self):
         """Return the backbone; build it again where a pickle left it out."""
         if not hasattr(self, "_backbone"):
-            network, _ = build_network(self.model, self.weights)
+            network, _ = build_network(**self._recipe)
             if fingerprint(network) != self._checksum:
                 raise ValueError(
-                    f"model={self.model!r} with weights={self.weights!r} has other "
-                    "weights here than where this extractor was fitted: another "
-                    "version of torchvision, perhaps. Fit it again."
+                    f"The model built of {self._recipe} has other weights here "
+                    "than where this extractor was fitted: another version of "
+                    "torchvision, perhaps. Fit it again."
                 )
             self._backbone = Backbone(network, **self._stop)
         return self._backbone
 
     def __getstate__(self):
-        """Leave out weights that can be built again from the model's name."""
+        """Leave out weights that can be built again from the model's name.
+
+        Others go to the CPU first: a pickle must open where there is no accelerator.
+        """
         state = super().__getstate__()
-        if isinstance(self.model, str) and "_backbone" in state:
+        if "_backbone" in state:
             state = state.copy()
             backbone = state.pop("_backbone")
-            state["_checksum"] = fingerprint(backbone.network)
-            state["_stop"] = {"name": backbone.name, "at_input": backbone.at_input}
+            if state["_recipe"]:
+                state["_checksum"] = fingerprint(backbone.network)
+                state["_stop"] = backbone.stop
+            else:
+                state["_backbone"] = copy.deepcopy(backbone).cpu()
         return state
 
 
@@ -345,14 +347,19 @@ class _Rows:
             self.row += len(block)
 
     def array(self):
-        return np.concatenate(self.blocks) if self.out is None else self.out
+        if self.out is not None:
+            return self.out
+        if not self.blocks:
+            raise ValueError("The DataLoader gave no images.")
+        return np.concatenate(self.blocks)
 
 
-def _wanted_input(network):
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            return (
-                f"Its first convolution takes {module.in_channels} channels, so it "
-                f"wants (n_samples, {module.in_channels}, height, width)."
-            )
-    return "Wanted what the model's forward takes, one row per input."
+def _warn_of_another_order(source):
+    if isinstance(source, LoaderSource) and not source.in_order:
+        warnings.warn(
+            "The DataLoader shuffles, samples or drops images, so rows may not go with "
+            "those of its dataset; use shuffle=False and drop_last=False, without a "
+            "sampler.",
+            UserWarning,
+            stacklevel=4,
+        )

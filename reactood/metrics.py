@@ -1,12 +1,14 @@
 """How well in-distribution is told from out-of-distribution."""
 
+import warnings
+
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 __all__ = ["fpr_at_tpr"]
 
 
-def fpr_at_tpr(y_true, y_score, *, tpr=0.95):
+def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95) -> float:
     """Share of OOD samples accepted where a share `tpr` of ID samples is accepted.
 
     FPR95, the field's usual number, in the convention of the ReAct paper's code: the
@@ -27,7 +29,8 @@ def fpr_at_tpr(y_true, y_score, *, tpr=0.95):
     Returns
     -------
     fpr : float
-        A fraction in [0, 1]; the lower, the better.
+        A fraction in [0, 1]; the lower, the better. Ties with the threshold count as
+        rejected; if that is all of the top, a warning says so.
 
     Raises
     ------
@@ -46,8 +49,8 @@ def fpr_at_tpr(y_true, y_score, *, tpr=0.95):
     >>> fpr_at_tpr([1, 1, 1, 1, -1, -1], [4.0, 3.0, 2.0, 1.0, 2.5, 0.0])
     0.5
     """
-    y_true = column_or_1d(y_true)
-    y_score = check_array(y_score, ensure_2d=False, dtype=np.float64)
+    y_true = column_or_1d(np.asarray(y_true))
+    y_score = check_array(np.asarray(y_score), ensure_2d=False, dtype=np.float64)
     y_score = column_or_1d(y_score)
     check_consistent_length(y_true, y_score)
     if not 0 < tpr <= 1:
@@ -60,4 +63,12 @@ def fpr_at_tpr(y_true, y_score, *, tpr=0.95):
         )
     id_scores = np.sort(y_score[y_true == 1])
     threshold = id_scores[min(round((1 - tpr) * len(id_scores)), len(id_scores) - 1)]
+    if threshold == id_scores[-1] and threshold in y_score[y_true == -1]:
+        warnings.warn(
+            f"The scores are tied at the top: no ID sample scores above the threshold, "
+            f"{threshold:.6g}, so no OOD sample counts as accepted and the FPR says "
+            "nothing. float32 probabilities that saturate at 1 do this.",
+            UserWarning,
+            stacklevel=2,
+        )
     return float(np.mean(y_score[y_true == -1] > threshold))

@@ -29,9 +29,12 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
         features that it was fitted on. Of use with names and arrays or paths only.
 
     **parameters
-        Parameters of either step by name: `percentile=95`, `batch_size=64` and so on.
-        Where both have one (`batch_size`, `device`), a bare name means the
-        extractor's; `detector__device` and `extractor__device` say which.
+        Parameters of either step by name. Of the extractor: `layer`, `preprocess`,
+        `batch_size`, `device`, `precision`, `num_workers`, `verbose`. Of the detector:
+        `percentile`, `threshold`, `lower_percentile`, `per_unit`, `score_function`,
+        `temperature`, `contamination`, `head`. `batch_size` and `device` by themselves
+        mean the extractor's; `detector__batch_size` and `detector__device` mean the
+        detector's.
 
     Returns
     -------
@@ -51,6 +54,17 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
     --------
     ReActDetector : The second step; features in, decisions out.
     TorchFeatureExtractor : The first step; images in, features out.
+
+    Notes
+    -----
+    The head is taken from `model` once, here or when the pipeline is fitted. To try
+    another model or other weights, make another pipeline; setting the extractor's
+    `model` or `weights` would leave the head of the first one in place.
+
+    `memory` sees paths, not what the files hold: clear it when they change.
+
+    A Pipeline has no `predict_class`; the classifier's own decision is
+    `pipeline[-1].predict_class(pipeline[:-1].transform(images))`.
 
     Examples
     --------
@@ -73,7 +87,7 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
                 f"layer={extractor.layer!r} makes features that the model's own head "
                 "does not take; pass head=, from these features to logits."
             )
-        detector.set_params(head=_head_of(model, weights))
+        detector.set_params(head=_head_of(extractor.model, extractor.weights))
     return Pipeline([("extractor", extractor), ("detector", detector)], memory=memory)
 
 

@@ -343,6 +343,113 @@ def test_a_callable_score_gets_logits(X, head):
     np.testing.assert_allclose(detector.score_samples(X), top[:, -1] - top[:, -2])
 
 
+@pytest.mark.parametrize("threshold", [1.0, np.full(16, 0.7)])
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_a_threshold_beside_a_lower_percentile(rng, head, threshold, per_unit):
+    X = rng.normal(0.3, 1, size=(100, 16))
+    detector = ReActDetector(
+        head, threshold=threshold, lower_percentile=5, per_unit=per_unit
+    ).fit(X)
+    low = np.percentile(X, 5, axis=0 if per_unit else None)
+    np.testing.assert_allclose(detector.rectify(X), np.clip(X, low, threshold))
+
+
+def test_code_that_works_in_place_does_not_touch_the_features(rng, tmp_path):
+    X = rng.normal(0.5, 1, size=(50, 8)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    memmap = np.load(tmp_path / "X.npy", mmap_mode="r")
+    before = X.copy()
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 3))
+    for features in (X, memmap, torch.from_numpy(X)):
+        ReActDetector(module, percentile=None).fit(features).predict_class(features)
+        ReActDetector(module).fit(features).predict_class(features)
+        ReActDetector(
+            percentile=None, score_function=lambda logits: logits.mul_(2).amax(1)
+        ).fit(features)
+    np.testing.assert_array_equal(X, before)
+
+
+def test_what_was_passed_may_change_after_fit(X, head, rng):
+    y = rng.integers(0, 3, len(X))
+    classifier = LogisticRegression().fit(X, y)
+    linear = nn.Linear(16, 3)
+    threshold = np.full(16, 0.7)
+    weight, bias = (a.copy() for a in head)
+    detectors = [
+        ReActDetector((weight, bias), threshold=threshold).fit(X),
+        ReActDetector(linear).fit(X),
+        ReActDetector((linear.weight, linear.bias)).fit(X),
+        ReActDetector(FrozenEstimator(classifier)).fit(X),
+    ]
+    before = [d.score_samples(X) for d in detectors]
+    weight *= -1
+    threshold *= 0.1
+    classifier.coef_ *= -1
+    with torch.no_grad():
+        linear.weight.mul_(-1)
+    for detector, scores in zip(detectors, before, strict=True):
+        np.testing.assert_array_equal(detector.score_samples(X), scores)
+
+
+def test_a_failed_refit_leaves_the_first_fit(X, head):
+    detector = ReActDetector(head).fit(X)
+    before = detector.decision_function(X)
+    with pytest.raises(ValueError, match="did you mean"):
+        detector.set_params(head=(-head[0], head[1]), percentile=0.5).fit(X)
+    np.testing.assert_array_equal(detector.decision_function(X), before)
+
+
+def test_a_refit_leaves_nothing_of_the_first(X, head):
+    detector = ReActDetector(head).fit(X).set_params(head=None).fit(X)
+    assert not hasattr(detector, "coef_") and not hasattr(detector, "intercept_")
+
+
+def test_linear_layers_with_a_mind_of_their_own(X):
+    class Cosine(nn.Linear):
+        def forward(self, x):
+            return nn.functional.linear(
+                nn.functional.normalize(x), nn.functional.normalize(self.weight)
+            )
+
+    hooked = nn.Linear(16, 3)
+    hooked.register_forward_hook(lambda module, args, output: 2 * output)
+    x = torch.from_numpy(X).float()
+    for module in (Cosine(16, 3), hooked):
+        detector = ReActDetector(module, percentile=None).fit(X.astype(np.float32))
+        with torch.no_grad():
+            expected = module(x).logsumexp(1)
+        scores = detector.score_samples(X.astype(np.float32))
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_sparse_coefficients(X, rng):
+    y = rng.integers(0, 3, len(X))
+    classifier = LogisticRegression().fit(X, y).sparsify()
+    detector = ReActDetector(FrozenEstimator(classifier)).fit(X)
+    np.testing.assert_array_equal(detector.predict_class(X), classifier.predict(X))
+
+
+def test_a_module_built_by_a_function_may_be_uncopyable(X):
+    def build():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(16, 3))
+        module.cached = module[0].weight * 2
+        return module
+
+    with pytest.raises(ValueError, match="a function that builds a new one"):
+        ReActDetector(build()).fit(X)
+    assert ReActDetector(build).fit(X).classes_.tolist() == [0, 1, 2]
+
+
+def test_devices_by_name(X, head):
+    expected = ReActDetector(head).fit(X).score_samples(X)
+    for device in ("cpu", torch.device("cpu")):
+        scores = ReActDetector(head, device=device).fit(X).score_samples(X)
+        np.testing.assert_array_equal(scores, expected)
+    with pytest.raises(ValueError, match="device='cudaa' cannot be used here"):
+        ReActDetector(head, device="cudaa").fit(X)
+
+
 # --- y -----------------------------------------------------------------------------
 
 
@@ -364,6 +471,44 @@ def test_fit_predict_leaves_ood_rows_out_and_labels_all(X, head):
     detector = ReActDetector(head)
     labels = detector.fit_predict(X, y)
     np.testing.assert_array_equal(labels, clone(detector).fit(X[y == 1]).predict(X))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array(["cat", "dog", -1] * 10),  # which NumPy turns into text
+        np.array(["cat", "dog", -1] * 10, dtype=object),
+        pd.Series(["cat", "dog", "-1"] * 10),
+        np.array([0.0, 1.0, -1.0] * 10),
+    ],
+)
+def test_minus_one_in_any_guise(X, y):
+    X = X[:30]
+    expected = ReActDetector().fit(X[np.arange(30) % 3 != 2])
+    detector = ReActDetector().fit(X, y)
+    assert detector.activation_threshold_ == expected.activation_threshold_
+    trained = ReActDetector(LogisticRegression()).fit(X, y)
+    assert len(trained.classes_) == 2
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "sentence"),
+    [
+        ([True, False] * 15, TypeError, "y is boolean; wanted 1"),
+        ([1.0, np.nan, 1.0] * 10, ValueError, "y misses 10 of 30 labels.*row 1"),
+        (["a", None, "b"] * 10, ValueError, "y misses 10 of 30 labels.*row 1"),
+    ],
+)
+def test_labels_that_say_nothing(X, y, error, sentence):
+    with pytest.raises(error, match=sentence):
+        ReActDetector().fit(
+            X[:30], np.array(y, dtype=None if error is TypeError else object)
+        )
+
+
+def test_a_class_may_be_named_nan(X):
+    y = np.array(["nan", "None"] * 100)
+    assert len(ReActDetector(LogisticRegression()).fit(X, y).classes_) == 2
 
 
 # --- inside scikit-learn -----------------------------------------------------------
@@ -517,6 +662,32 @@ def test_lower_clip_above_the_upper_one(X, head):
         ReActDetector(head, threshold=0.1, lower_percentile=95).fit(X)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"score_function": lambda logits: (logits[:, 0] - 5).log()},
+        {"temperature": 1e-320},
+    ],
+)
+def test_scores_that_are_not_finite(X, head, parameters):
+    with pytest.raises(ValueError, match="rows get a score of NaN or inf, though"):
+        ReActDetector(head, **parameters).fit(X)
+
+
+def test_nan_in_a_row_that_is_left_out_is_not_reported(X, head):
+    X[3, 0] = X[7, 1] = np.nan
+    y = np.where(np.arange(len(X)) == 3, -1, 1)
+    with pytest.raises(ValueError, match="in 1 of 200 rows, the first in row 7"):
+        ReActDetector(head).fit(X, y)
+
+
+def test_a_support_vector_classifier(X, rng):
+    from sklearn.svm import SVC
+
+    with pytest.raises(ValueError, match="one row per class: a fitted linear"):
+        ReActDetector(SVC(kernel="linear")).fit(X, rng.integers(0, 3, len(X)))
+
+
 def test_constant_scores(X, head):
     with pytest.raises(ValueError, match="get the same score"):
         ReActDetector(head, percentile=None).fit(np.repeat(X[:1], 20, axis=0))
@@ -544,6 +715,14 @@ def test_head_of_another_width_names_both(X):
         (nn.Flatten(0), ValueError, "wanted a tensor of logits"),
         (LogisticRegression(), ValueError, "not fitted and y holds no class labels"),
         (lambda: "nothing", TypeError, "head is a str"),
+        (lambda: None, TypeError, "returned None; wanted it to return the head"),
+        (lambda h: h, TypeError, "cannot be called without arguments"),
+        (nn.LazyLinear(3), ValueError, "final linear layer is lazy"),
+        (
+            FrozenEstimator(LogisticRegression()),
+            ValueError,
+            "head=LogisticRegression has no coef_",
+        ),
     ],
 )
 def test_bad_heads(X, bad, error, sentence):
@@ -554,7 +733,7 @@ def test_bad_heads(X, bad, error, sentence):
 def test_a_classifier_that_is_not_linear(X, rng):
     from sklearn.tree import DecisionTreeClassifier
 
-    with pytest.raises(ValueError, match="no coef_: a linear classifier is wanted"):
+    with pytest.raises(ValueError, match=r"no coef_ .* a fitted linear classifier is"):
         ReActDetector(DecisionTreeClassifier()).fit(X, rng.integers(0, 2, len(X)))
 
 
@@ -576,6 +755,10 @@ def test_labels_of_another_length(X):
 def test_a_score_function_of_the_wrong_shape(X):
     with pytest.raises(ValueError, match="wanted a tensor with one score per row"):
         ReActDetector(score_function=lambda logits: logits.sum()).fit(X)
+    with pytest.raises(ValueError, match="score_function returned list"):
+        ReActDetector(score_function=lambda logits: [0]).fit(X)
+    detector = ReActDetector(score_function=lambda logits: logits.numpy().max(axis=1))
+    assert detector.fit(X).score_samples(X).shape == (200,)
 
 
 def test_unknown_score_function_names_the_known(X):

@@ -15,10 +15,17 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 from torchvision.transforms import v2
 
 import reactood._forward
+import reactood.extractor
 from reactood import TorchFeatureExtractor
 from reactood.datasets import ImageDataset
 
@@ -219,6 +226,7 @@ def test_the_random_state_is_left_alone(X):
     before = torch.get_rng_state()
     TorchFeatureExtractor("resnet18", weights=None).fit(X)
     TorchFeatureExtractor(conv_net).fit_transform(X)
+    TorchFeatureExtractor(conv_net).fit_transform(list(X))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -233,6 +241,132 @@ def test_model_is_headless_and_frozen(net, X):
     np.testing.assert_allclose(
         model(torch.from_numpy(X)).detach(), reference(net, X), rtol=1e-5, atol=1e-6
     )
+
+
+class InPlace(nn.Module):
+    """Normalises its input in place, as careless models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x):
+        x -= 0.5
+        x /= 0.25
+        return self.net(x)
+
+
+@pytest.mark.parametrize("layer", [None, "net.2"])
+def test_models_that_work_in_place_do_not_touch_the_images(X, layer, tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    memmap = np.load(tmp_path / "X.npy", mmap_mode="r")
+    expected = TorchFeatureExtractor(conv_net, layer=layer and "2").fit_transform(
+        (X - 0.5) / 0.25
+    )
+    before = X.copy()
+    for images in (X, memmap, torch.from_numpy(X), list(torch.from_numpy(X))):
+        extractor = TorchFeatureExtractor(InPlace, layer=layer)
+        for _ in range(2):
+            np.testing.assert_allclose(
+                extractor.fit_transform(images), expected, rtol=1e-4, atol=1e-5
+            )
+    np.testing.assert_array_equal(X, before)
+
+
+def test_a_factory_of_a_module_that_cannot_be_copied(net, X):
+    net.cached = net[0].weight * 2
+    with pytest.raises(ValueError, match="a function that builds a new one"):
+        TorchFeatureExtractor(lambda: net).fit(X)
+    assert net.training and not any(m._forward_pre_hooks for m in net.modules())
+
+    def fresh():
+        module = conv_net()
+        module.cached = module[0].weight * 2
+        return module
+
+    assert TorchFeatureExtractor(fresh).fit_transform(X).shape == (7, 8)
+
+
+class HeadTwice(nn.Module):
+    """Calls its head on two vectors and returns the second answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.mix = nn.Sequential(*list(conv_net())[:-1]), nn.Linear(8, 8)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        h = self.body(x)
+        return self.fc(self.mix(h) + self.fc(h).mean())
+
+
+def test_a_head_or_a_layer_that_runs_twice(X):
+    with pytest.raises(ValueError, match="'fc' takes part more than once"):
+        TorchFeatureExtractor(HeadTwice).fit(X)
+    with pytest.raises(ValueError, match="layer='fc' runs 2 times"):
+        TorchFeatureExtractor(HeadTwice, layer="fc").fit(X)
+    assert TorchFeatureExtractor(HeadTwice, layer="mix").fit(X).n_features_out_ == 8
+
+
+class TokensFirst(nn.Module):
+    def forward(self, x):
+        return x.flatten(2).permute(2, 0, 1)
+
+
+def test_features_must_have_one_row_per_image(X):
+    model = nn.Sequential(TokensFirst(), nn.Identity(), nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(ValueError, match="wanted one row per input"):
+        TorchFeatureExtractor(model, layer="1").fit(X)
+
+
+def test_images_that_depend_on_each_other_warn(net, X):
+    net[1] = nn.BatchNorm2d(8, track_running_stats=False)
+    with pytest.warns(UserWarning, match="change with the images beside it"):
+        TorchFeatureExtractor(net).fit(X)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_models_of_another_precision_run_in_float32(net, X, dtype):
+    features = TorchFeatureExtractor(copy.deepcopy(net).to(dtype)).fit_transform(X)
+    np.testing.assert_allclose(features, reference(net, X), rtol=1e-2, atol=1e-3)
+
+
+def test_data_parallel_is_unwrapped(net, X):
+    features = TorchFeatureExtractor(nn.DataParallel(net)).fit_transform(X)
+    np.testing.assert_allclose(features, reference(net, X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size", "width"),
+    [
+        ("resnet18", "layer1", (256, 192), 64),  # 64 channels, maps of 64 x 48
+        ("swin_t", "features.7", (224, 160), 768),  # channels last
+        ("vgg11", "features", (64, 96), 512),
+    ],
+)
+def test_channels_are_found_whatever_the_shape_of_the_image(name, layer, size, width):
+    X = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    extractor = TorchFeatureExtractor(name, weights=None, layer=layer).fit(X)
+    assert extractor.n_features_out_ == width
+    assert pickle.loads(pickle.dumps(extractor)).transform(X).shape == (1, width)
+
+
+def test_a_failed_refit_leaves_the_first_fit(net, X):
+    extractor = TorchFeatureExtractor(net).fit(X)
+    before = extractor.transform(X)
+    with pytest.raises(ValueError, match="does not exist"):
+        extractor.set_params(layer="nowhere").fit(X)
+    np.testing.assert_array_equal(extractor.transform(X), before)
+    assert extractor.head_[0].shape == (4, 8)
+
+
+def test_a_pickle_holds_tensors_of_the_cpu_alone(net, X):
+    extractor = TorchFeatureExtractor(net).fit(X)
+    extractor._backbone.to("meta")
+    with pytest.raises(NotImplementedError, match="meta"):
+        extractor.__getstate__()  # that is, it copies towards the CPU
+    state = TorchFeatureExtractor(net).fit(X).__getstate__()
+    assert {p.device.type for p in state["_backbone"].parameters()} == {"cpu"}
 
 
 # --- what X may be -----------------------------------------------------------------
@@ -368,6 +502,85 @@ def test_a_timm_model_brings_its_transform(photos):
     np.testing.assert_allclose(features, extractor.transform(tensors), rtol=1e-5)
 
 
+def test_16_bit_images_keep_their_range(tmp_path):
+    ramp = np.linspace(0, 65535, 1024).reshape(32, 32).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    extractor = TorchFeatureExtractor(conv_net, preprocess=None, layer="3")
+    narrow = Image.fromarray(np.rint(ramp / 257).astype(np.uint8)).convert("RGB")
+    for images in ([tmp_path / "ramp.png"], tmp_path):
+        np.testing.assert_array_equal(
+            extractor.fit_transform(images), extractor.transform([narrow])
+        )
+
+
+def test_palettes_are_looked_up_without_a_transform(rng):
+    image = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    palette = image.quantize(16)
+    extractor = TorchFeatureExtractor(conv_net, preprocess=None)
+    np.testing.assert_array_equal(
+        extractor.fit_transform([palette, image.convert("CMYK")]),
+        extractor.transform(
+            [palette.convert("RGB"), image.convert("CMYK").convert("RGB")]
+        ),
+    )
+
+
+def test_a_folder_with_links_and_hidden_files(net, photos, tmp_path):
+    folder = tmp_path / "links"
+    (folder / "deep" / ".hidden").mkdir(parents=True)
+    (folder / "all").symlink_to(photos[0].parents[1])
+    (folder / "deep" / "round").symlink_to(folder)
+    for name in ("deep/.secret.png", "deep/.hidden/a.png", "deep/notes.txt"):
+        (folder / name).write_bytes(photos[0].read_bytes())
+    (folder / "deep" / "UPPER.PNG").write_bytes(photos[1].read_bytes())
+    extractor = TorchFeatureExtractor(net, preprocess=to_tensor_and_shrink)
+    expected = extractor.fit_transform([*photos, photos[1]])
+    np.testing.assert_array_equal(extractor.transform(folder), expected)
+
+
+def test_a_batch_that_is_a_list_of_images(net, X):
+    loader = DataLoader(list(torch.from_numpy(X)), batch_size=3, collate_fn=list)
+    features = TorchFeatureExtractor(net).fit_transform(loader)
+    np.testing.assert_allclose(features, reference(net, X), rtol=1e-5, atol=1e-6)
+
+
+def test_a_dataset_that_is_none_of_torchs_and_a_column_of_paths(net, X, photos):
+    class Table:  # as in the datasets library
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, index):
+            return {"image": X[index], "label": 0}
+
+    extractor = TorchFeatureExtractor(net, preprocess=to_tensor_and_shrink)
+    np.testing.assert_allclose(
+        extractor.fit_transform(Table()),
+        reference(net, X),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    column = np.array([[str(path)] for path in photos])
+    np.testing.assert_array_equal(
+        extractor.transform(column), extractor.transform(photos)
+    )
+
+
+def test_the_number_of_worker_processes_is_used(net, photos, monkeypatch):
+    seen = []
+    real = DataLoader.__init__
+
+    def init(self, *args, **kwargs):
+        seen.append(kwargs["num_workers"])
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(DataLoader, "__init__", init)
+    extractor = TorchFeatureExtractor(
+        net, preprocess=to_tensor_and_shrink, num_workers=2
+    )
+    extractor.fit_transform(photos)
+    assert seen == [2]
+
+
 # --- inside scikit-learn -----------------------------------------------------------
 
 
@@ -376,8 +589,7 @@ def test_pandas_output_and_names(net, X):
     frame = clone(extractor).fit_transform(X)
     assert list(frame) == [f"torchfeatureextractor{i}" for i in range(8)]
     assert (frame.dtypes == np.float32).all()
-    paths = pd.Series(["a"] * 3, index=[5, 6, 7])
-    assert len(frame) == 7 and paths.index.tolist() == [5, 6, 7]
+    assert len(frame) == 7
 
 
 def test_a_pandas_column_keeps_its_index(net, photos):
@@ -410,9 +622,20 @@ def test_a_pickle_leaves_out_the_weights_of_a_named_model(X):
     for other in (loaded, again):
         np.testing.assert_array_equal(other.transform(X), features)
         assert other.head_[0].shape == (1000, 512)
-    loaded._checksum, loaded.__dict__ = 1, {**loaded.__dict__}
-    del loaded._backbone
-    loaded._checksum = 1
+
+
+def test_a_pickle_notices_other_weights(X, monkeypatch):
+    loaded = pickle.loads(
+        pickle.dumps(TorchFeatureExtractor("resnet18", weights=None).fit(X))
+    )
+    real = reactood.extractor.build_network
+
+    def build(model, weights):
+        network, transform = real(model, weights)
+        network.layer1[0].bn1.bias.data += 1e-3
+        return network, transform
+
+    monkeypatch.setattr(reactood.extractor, "build_network", build)
     with pytest.raises(ValueError, match="has other weights here"):
         loaded.transform(X)
 
@@ -475,6 +698,17 @@ def test_automatic_batches_halve_when_memory_runs_out(rng, message, monkeypatch)
     np.testing.assert_allclose(scarce.fit_transform(X), roomy, rtol=1e-5, atol=1e-6)
 
 
+def test_a_smaller_batch_size_stays(rng):
+    X = rng.normal(size=(64, 3, 5, 5)).astype(np.float32)
+    extractor = TorchFeatureExtractor(functools.partial(Greedy, 8)).fit(X)
+    sizes = []
+    extractor.model_.network.register_forward_pre_hook(
+        lambda module, args: sizes.append(len(args[0]))
+    )
+    extractor.transform(X)
+    assert sizes == [32, 16] + [8] * 8
+
+
 def test_a_given_batch_size_does_not_halve(rng):
     X = rng.normal(size=(20, 3, 5, 5))
     extractor = TorchFeatureExtractor(functools.partial(Greedy, 7), batch_size=10)
@@ -494,7 +728,7 @@ def test_other_errors_are_not_taken_for_memory(rng):
     X = rng.normal(size=(20, 3, 5, 5))
     extractor = TorchFeatureExtractor(functools.partial(Broken, 4, "no such kernel"))
     extractor.fit(X)
-    with pytest.raises(RuntimeError, match=r"^no such kernel$"):
+    with pytest.raises(ValueError, match=r"could not take a batch .*: no such kernel"):
         extractor.transform(X)
 
 
@@ -502,6 +736,15 @@ def test_unknown_devices(net, X):
     for device in ("cudaa", "cuda:99", "mps:7", "meta"):
         with pytest.raises(ValueError, match=f"device='{device}' cannot be used here"):
             TorchFeatureExtractor(net, device=device).fit(X)
+
+
+def test_wrong_channels_at_transform(net, X, rng):
+    extractor = TorchFeatureExtractor(net, preprocess=None)
+    extractor.fit([Image.new("RGB", (9, 9))])
+    grey = Image.fromarray(rng.integers(0, 256, (9, 9), dtype=np.uint8))
+    for wrong in (X[:, :1], [grey]):
+        with pytest.raises(ValueError, match="first convolution takes 3 channels"):
+            extractor.transform(wrong)
 
 
 @pytest.mark.gpu
@@ -566,7 +809,7 @@ def test_bad_files(extractor, photos, tmp_path):
     ("X", "error", "sentence"),
     [
         ([], ValueError, "empty list, 0 images"),
-        (np.array([], dtype=str), ValueError, "empty list, 0 images"),
+        (np.array([], dtype=str), ValueError, "empty ndarray, 0 images"),
         ("no/such/folder", FileNotFoundError, "'no/such/folder' does not exist"),
         (Image.new("RGB", (9, 9)), TypeError, r"one PIL image, wanted .*\[image\]"),
         (np.zeros((2, 9, 9, 3), dtype=np.int64), TypeError, "wanted uint8"),
@@ -578,6 +821,11 @@ def test_bad_files(extractor, photos, tmp_path):
         ([(torch.ones(3, 9, 9), 1)] * 3, TypeError, r"datasets\.ImageDataset\("),
         (Stream([1]), TypeError, "pass it in a torch.utils.data.DataLoader"),
         (DataLoader(ListDataset([])), ValueError, "DataLoader is empty"),
+        (ListDataset([]), ValueError, "empty ListDataset, 0 images"),
+        (np.zeros((0, 9, 9, 3), np.uint8), ValueError, "empty ndarray, 0 images"),
+        (np.zeros((9, 9, 3), np.uint8), ValueError, r"one image of .* X\[None\]"),
+        ((x for x in "ab"), TypeError, r"can be read only once; wanted a list"),
+        ([Image.new("F", (9, 9))], ValueError, "Image 0: its pixels are floats"),
         (ListDataset([{"a": 1}]), TypeError, "dicts with keys a; wanted"),
         (ListDataset([3]), TypeError, "An image is a int"),
         (np.full((2, 3, 9, 9), np.nan), ValueError, "NaN or infinity.*first in row 0"),
@@ -652,7 +900,7 @@ def test_preprocess_that_returns_no_tensor(net, photos):
             r"did you mean 'layer3'.*dict\(model.named_modules\(\)\)",
         ),
         ({"model": "squeezenet1_0", "weights": None}, ValueError, "no linear head"),
-        ({"model": dict}, TypeError, "returned dict, wanted a torch.nn.Module"),
+        ({"model": dict}, TypeError, "returned a dict, wanted a torch.nn.Module"),
     ],
 )
 def test_unknown_names(net, parameters, error, sentence):
@@ -702,21 +950,33 @@ def test_a_model_without_logits(X):
         def forward(self, x):
             return self.linear(self.conv(x))
 
-    with pytest.raises(ValueError, match=r"returns .*\(4, 4, 7, 7\), wanted a tensor"):
+    with pytest.raises(
+        ValueError, match=r"returns .*\(4, 4, 7, 7\) for 4 inputs, wanted"
+    ):
         TorchFeatureExtractor(Maps).fit(X.repeat(1, axis=0))
 
 
 def test_a_module_that_cannot_be_copied(net, X):
     net.extra = net[0].weight * 2  # a tensor with a history
-    with pytest.raises(ValueError, match=r"cannot be copied .*function that builds it"):
+    with pytest.raises(
+        ValueError, match=r"cannot be copied .*function that builds a new"
+    ):
         TorchFeatureExtractor(net).fit(X)
 
 
 def test_a_shuffling_loader_warns(net, X):
     loader = DataLoader(TensorDataset(torch.from_numpy(X)), shuffle=True)
     extractor = TorchFeatureExtractor(net).fit(loader)
+    for bad in (
+        loader,
+        DataLoader(loader.dataset, batch_size=2, drop_last=True),
+        DataLoader(loader.dataset, sampler=SubsetRandomSampler([0, 1])),
+    ):
+        with pytest.warns(UserWarning, match="DataLoader shuffles, samples or drops"):
+            extractor.transform(bad)
     with pytest.warns(UserWarning, match="DataLoader shuffles"):
-        extractor.transform(loader)
+        extractor.fit_transform(loader, np.ones(7))
+    extractor.fit_transform(loader)  # without labels the order does not matter
 
 
 def test_unfitted(net, X):

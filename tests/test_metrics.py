@@ -10,6 +10,7 @@ from reactood.metrics import fpr_at_tpr
 SCORES = st.lists(st.integers(0, 8), min_size=1, max_size=60)  # many ties
 
 
+@pytest.mark.filterwarnings("ignore:The scores are tied at the top")
 @given(id_scores=SCORES, ood_scores=SCORES, tpr=st.floats(0.05, 1))
 def test_equals_a_count(id_scores, ood_scores, tpr):
     index = min(round((1 - tpr) * len(id_scores)), len(id_scores) - 1)
@@ -32,6 +33,11 @@ def test_perfect_and_reversed():
     y_true = np.repeat([1, -1], 50)
     assert fpr_at_tpr(y_true, np.arange(100)[::-1]) == 0
     assert fpr_at_tpr(y_true, np.arange(100)) == 1
+
+
+def test_a_score_that_is_always_the_same_warns():
+    with pytest.warns(UserWarning, match="tied at the top"):
+        assert fpr_at_tpr([1, 1, -1], [1.0, 1.0, 1.0]) == 0
 
 
 @pytest.mark.parametrize(

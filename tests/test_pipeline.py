@@ -153,9 +153,17 @@ def test_grid_search_in_two_processes():
     np.testing.assert_allclose(*results, rtol=1e-6)
 
 
-def test_memory_caches_the_fitted_extractor(tmp_path, X):
-    pipeline = make_react_pipeline(conv_net, memory=str(tmp_path))
-    scores = pipeline.fit(X).score_samples(X)
+def test_memory_keeps_the_extractor_and_its_features(tmp_path, X, monkeypatch):
+    pipeline = make_react_pipeline(conv_net, memory=str(tmp_path)).fit(X)
+    monkeypatch.setattr(  # the next fit must not get here
+        "reactood.extractor.TorchFeatureExtractor._extract", None
+    )
     again = clone(pipeline).set_params(detector__percentile=70).fit(X)
-    np.testing.assert_array_equal(pipeline.score_samples(X), scores)
     assert again[1].activation_threshold_ < pipeline[1].activation_threshold_
+
+
+def test_the_head_follows_the_extractors_weights():
+    pipeline = make_react_pipeline("resnet18", extractor__weights=None)
+    X = np.random.default_rng(0).normal(size=(6, 3, 64, 64)).astype(np.float32)
+    pipeline.fit(X)
+    np.testing.assert_array_equal(pipeline[1].coef_, pipeline[0].head_[0])

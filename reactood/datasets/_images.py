@@ -50,7 +50,8 @@ class ImageDataset(Dataset):
         self.dataset = dataset
         self.indices = np.arange(len(dataset))
         if indices is not None:
-            self.indices = self.indices[np.asarray(indices)]
+            indices = np.asarray(indices)
+            self.indices = self.indices[indices if indices.size else []]
 
     @property
     def shape(self):

@@ -1,0 +1,87 @@
+"""What the detector asks of labels and scores."""
+
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.utils import check_consistent_length, column_or_1d
+
+
+def id_rows(y, X):
+    """Return y as an array and the mask of rows that are not labelled -1."""
+    if y is None:
+        return None, None
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu().numpy()
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(X, y)
+    if y.dtype.kind == "b":
+        raise TypeError(
+            "y is boolean; wanted 1 for in-distribution (or class labels) and -1 for "
+            "out-of-distribution rows: numpy.where(is_ood, -1, 1)."
+        )
+    if y.dtype.kind in "iuf":
+        rows, missing = y != -1, np.isnan(y)
+    else:
+        rows = np.array([not _is_minus_one(label) for label in y])
+        missing = np.array([_is_missing(label) for label in y])
+    if missing.any():
+        raise ValueError(
+            f"y misses {missing.sum()} of {len(y)} labels, the first in row "
+            f"{missing.argmax()}; label every row, 1 or by its class, and -1 for OOD."
+        )
+    if rows.all():
+        return y, None
+    if not rows.any():
+        raise ValueError(
+            f"All {len(y)} rows are labelled -1, out-of-distribution; fit learns from "
+            "in-distribution rows, labelled 1 or by their class."
+        )
+    return y, rows
+
+
+def _is_minus_one(label):
+    """Tell -1, also as the text that NumPy makes of it beside names of classes."""
+    return label == -1 if isinstance(label, Real) else label in ("-1", b"-1")
+
+
+def _is_missing(label):
+    if label is None or type(label).__name__ == "NAType":
+        return True
+    return isinstance(label, Real) and label != label
+
+
+def check_result(result, n_rows):
+    """Raise unless a score function returned one score per row."""
+    shape = getattr(result, "shape", None)
+    if shape is None or tuple(shape) != (n_rows,):
+        got = type(result).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(
+            f"score_function returned {got}, wanted a tensor with one score per row, "
+            f"({n_rows},)."
+        )
+
+
+def check_scores(scores):
+    """Raise if scores of finite features are NaN or infinite."""
+    bad = ~scores.isfinite()
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} of {len(scores)} rows get a score of NaN or inf, though "
+            f"their features are finite, the first being number "
+            f"{int(bad.nonzero()[0])}: does the head overflow, does score_function= "
+            "take a logarithm or a root, or is the temperature very low?"
+        )
+
+
+def check_spread(scores, X):
+    """Raise if all scores are the same, as far as their precision tells."""
+    single = str(X.dtype).removeprefix("torch.") != "float64"
+    rounding = 4 * np.finfo(np.float32 if single else np.float64).eps
+    if len(scores) > 1 and np.ptp(scores) <= rounding * np.abs(scores).max():
+        raise ValueError(
+            f"All {len(scores)} training rows (n_features={X.shape[1]}) get the same "
+            f"score, {scores[0]:.6g}: nothing can be told apart. Are all rows of X "
+            "alike, is there only one class, are the head's weights all 0, does the "
+            "clip cut everything off, or is the temperature very high?"
+        )

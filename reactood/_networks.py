@@ -1,0 +1,120 @@
+"""A name, a factory or a module becomes a private network in eval mode."""
+
+import contextlib
+import difflib
+import sys
+import threading
+import warnings
+import zlib
+
+import torch
+import torchvision
+from torch import nn
+
+from reactood._modules import private_build, private_copy
+
+
+def build_network(model, weights):
+    """Return a private network in eval mode, and the transform that it wants or None.
+
+    Random numbers are seeded, so that the same parameters give the same weights, and
+    the caller's generator is left as it is.
+    """
+    with seeded():
+        if isinstance(model, str):
+            network, transform = _from_name(model, weights)
+        elif isinstance(model, nn.Module):
+            network, transform = private_copy(model, "model"), None
+        else:
+            network, transform = private_build(model, "model"), None
+    if isinstance(network, nn.DataParallel):
+        network = network.module  # one device at a time here
+    # Batches are float32; lower precision is autocast's business.
+    network = network.float().eval()
+    return network, transform or _timm_transform(network)
+
+
+_SEEDING = threading.RLock()  # the generator that is seeded belongs to all threads
+
+
+@contextlib.contextmanager
+def seeded():
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)  # leaves other devices alone
+        yield
+
+
+def fingerprint(network):
+    """Return a checksum of all weights."""
+    checksum = 0
+    for name, tensor in network.state_dict().items():
+        checksum = zlib.crc32(name.encode(), checksum)
+        array = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        checksum = zlib.crc32(array.numpy().data, checksum)
+    return checksum
+
+
+def _from_name(name, weights):
+    if name.startswith("timm/"):
+        return _from_timm(name.removeprefix("timm/"), weights), None
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name.lower() not in known:
+        raise ValueError(
+            f"model={name!r} is no torchvision classifier"
+            f"{did_you_mean(name, known)}; timm's are 'timm/NAME', and your "
+            "own model is passed as a module or as a function that builds it."
+        )
+    available = torchvision.models.get_model_weights(name)
+    if isinstance(weights, str) and weights not in available.__members__:
+        names = list(available.__members__)
+        raise ValueError(
+            f"weights={weights!r} are not known for {name}"
+            f"{did_you_mean(weights, names)}; known are {', '.join(names)}, and None "
+            "for random weights."
+        )
+    with warnings.catch_warnings():
+        # Two old models announce other random weights for a later release.
+        warnings.filterwarnings("ignore", message="The default weight initialization")
+        network = torchvision.models.get_model(name, weights=weights)
+    if weights is None or isinstance(weights, str):
+        weights = available[weights or "DEFAULT"]
+    return network, weights.transforms()
+
+
+def _from_timm(name, weights):
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            f"model='timm/{name}' needs timm: pip install 'reactood[timm]'."
+        ) from error
+    if not timm.is_model(name):
+        raise ValueError(
+            f"model='timm/{name}' is not known to timm"
+            f"{did_you_mean(name.split('.')[0], timm.list_models())}."
+        )
+    if weights not in (None, "DEFAULT"):
+        raise ValueError(
+            f"weights={weights!r} for a timm model; wanted 'DEFAULT' or None, and "
+            "other weights as part of the name: 'timm/NAME.TAG'."
+        )
+    return timm.create_model(name, pretrained=weights is not None)
+
+
+def _timm_transform(network):
+    """Return the transform that a timm model's weights were trained with."""
+    if "timm" not in sys.modules or not getattr(network, "pretrained_cfg", None):
+        return None
+    from timm.data import create_transform, resolve_model_data_config
+
+    return create_transform(**resolve_model_data_config(network), is_training=False)
+
+
+def did_you_mean(name, known):
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def listed(names, most=12):
+    names = [name for name in names if name]
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
