@@ -79,7 +79,7 @@ class TorchFeatureExtractor(
         The frozen private copy: images to features.
 
     head_ : tuple of ndarray
-        Weight (n_classes, n_features_out_) and bias (n_classes,) of the classifier's
+        Weight (n_classes, `n_features_out_`) and bias (n_classes,) of the classifier's
         final linear layer. Not there if `layer` is given.
 
     n_features_out_ : int
@@ -89,7 +89,7 @@ class TorchFeatureExtractor(
         Size of the second axis of a float array seen during `fit`: the number of
         channels of images. Not there for files, pixels and datasets.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names of a numeric DataFrame seen during `fit`.
 
     See Also
@@ -213,7 +213,7 @@ class TorchFeatureExtractor(
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_features_out_)
+        features : ndarray of shape (n_samples, `n_features_out_`)
             Features, float32.
         """
         self.fit(X)
@@ -232,7 +232,7 @@ class TorchFeatureExtractor(
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_features_out_)
+        features : ndarray of shape (n_samples, `n_features_out_`)
             Features, float32, in the order of `X`.
 
         Raises
