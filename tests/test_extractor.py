@@ -417,6 +417,7 @@ def containers(pixels, folder):
         "Dataset": labelled,
         "ImageDataset": ImageDataset(labelled),
         "dataset of PIL": ListDataset(raw),
+        "dataset with masks": ListDataset([(f, f[:1]) for f in floats]),
         "dataset of dicts": ListDataset([{"image": i, "label": 0} for i in images]),
         "DataLoader": DataLoader(labelled, batch_size=2),
         "DataLoader of dicts": DataLoader(
