@@ -14,7 +14,7 @@ import torch
 
 Matrix: TypeAlias = np.ndarray | torch.Tensor
 
-BLOCK_ELEMENTS = 1 << 20  # 4 MiB of float32: inside the last-level cache
+BLOCK_ELEMENTS = 1 << 22  # 16 MiB of float32: about the last-level cache
 DEVICE_BLOCK_ELEMENTS = 1 << 26  # accelerators want large launches
 
 
@@ -92,7 +92,7 @@ def host_blocks(
     X: Matrix, rows: np.ndarray | None = None, *, n_rows: int | None = None
 ) -> Iterator[np.ndarray]:
     """Yield blocks of rows as float NumPy arrays."""
-    n_rows = n_rows or rows_per_block(8 * X.shape[1])  # compares best inside L2
+    n_rows = n_rows or rows_per_block(32 * X.shape[1])  # compares best inside L2
     if isinstance(X, torch.Tensor) and X.device.type != "cpu":
         n_rows *= 64  # one transfer a block: few and large
     for block in tensor_blocks(X, rows, n_rows=n_rows, device=torch.device("cpu")):

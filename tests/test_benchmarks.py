@@ -1,0 +1,25 @@
+"""The benchmarks run; what they measure is not for tests."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script, *arguments):
+    command = [sys.executable, BENCHMARKS / script, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("script", ["scoring.py", "extraction.py"])
+def test_smoke(script):
+    assert "| ratio " in run(script, "--smoke")
+
+
+def test_real_images_are_skipped_with_a_reason_where_there_are_none(tmp_path):
+    assert run("imagenet_sample.py", "--data", tmp_path).startswith("Skipped: ")
