@@ -46,13 +46,12 @@ def limit_threads(threads):
 def peak_extra_bytes(build, call, *args):
     """Return how far ``call(*build(*args))`` lifts peak memory, in bytes.
 
-    A fresh process builds the inputs, notes its resident memory and makes the call.
-    The number is the process's resident high-water mark (VmHWM, kept by the kernel, so
-    nothing is missed between samples) less that note. It counts the result of the
-    call, and every page of a library that the call is the first to touch. `build`
-    should peak at what it returns, or the number is too large; pages of a memory map
-    that it reads count as inputs. Linux only: None elsewhere. Both functions must be
-    importable, as the process is spawned.
+    A fresh process builds the inputs, notes its resident memory, resets the kernel's
+    high-water mark of it (VmHWM, so that nothing is missed between samples) and makes
+    the call. The number is that mark less the note. It counts the result of the call,
+    and every page of a library that the call is the first to touch; pages of a memory
+    map that `build` reads count as inputs. Linux only: None elsewhere. Both functions
+    must be importable, as the process is spawned.
     """
     if not Path("/proc/self/status").exists():
         return None
@@ -86,6 +85,7 @@ def machine():
 def _peak_extra_bytes(build, call, args):
     inputs = build(*args)
     before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
     result = call(*inputs)
     del result
     return max(0, _status("VmHWM") - before)

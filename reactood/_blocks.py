@@ -68,6 +68,23 @@ def rows_per_block(width: int, device: str | torch.device = "cpu") -> int:
     return max(1, elements // max(1, width))
 
 
+class Workspace:
+    """Memory for the result of one operation, the same for block after block.
+
+    Fresh memory for each would cost its page faults, and torch's many small objects
+    in between would keep the allocator from using it again.
+    """
+
+    def __init__(self):
+        self._memory = None
+
+    def of(self, block: torch.Tensor, width: int) -> torch.Tensor:
+        """Return a tensor of shape (len(block), width) for what comes of ``block``."""
+        if self._memory is None or len(self._memory) < len(block):
+            self._memory = block.new_empty(len(block), width)
+        return self._memory[: len(block)]
+
+
 def tensor_blocks(
     X: Matrix,
     rows: np.ndarray | None = None,

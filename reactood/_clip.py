@@ -36,19 +36,24 @@ def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
     return lower, upper
 
 
-def rectify(block, clip):
-    """Return max(min(block, upper), lower) for a tensor and ``clip=(lower, upper)``."""
+def rectify(block, clip, out=None):
+    """Return max(min(block, upper), lower) for a tensor and ``clip=(lower, upper)``.
+
+    Where there is something to clip, the result is written to ``out`` if given.
+    """
     if clip is None:
         return block
     largest = torch.finfo(block.dtype).max
     lower, upper = clip
     if np.ndim(lower) == np.ndim(upper) == 0:
         bounds = [None if abs(c) > largest else c for c in clip]
-        return block if bounds == [None, None] else block.clamp(*bounds)
-    # Tensors of bounds only, or numbers only: torch takes no mixture.
-    return block.clamp(
-        *(torch.as_tensor(c, dtype=block.dtype, device=block.device) for c in clip)
-    )
+        if bounds == [None, None]:
+            return block
+    else:  # tensors of bounds only, or numbers only: torch takes no mixture
+        bounds = [
+            torch.as_tensor(c, dtype=block.dtype, device=block.device) for c in clip
+        ]
+    return torch.clamp(block, *bounds, out=out)
 
 
 def _as_threshold(threshold, n_features):

@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._blocks import as_float, as_tensor, take_rows
+from reactood._blocks import Workspace, as_float, as_tensor, take_rows
 from reactood._modules import linear_arrays, private_build, private_copy
 
 
@@ -34,11 +34,20 @@ class LinearHead:
         self.classes = np.arange(len(weight)) if classes is None else classes
 
     def on(self, block):
-        """Return the head as a function on ``block``'s dtype and device."""
+        """Return the head as a function on ``block``'s dtype and device.
+
+        The logits of one call are overwritten by the next.
+        """
         weight, bias = (
             as_tensor(a).to(block.device, block.dtype) for a in (self.weight, self.bias)
         )
-        return lambda features: torch.addmm(bias, features, weight.T)
+        memory = Workspace()
+
+        def logits(features):
+            out = memory.of(features, len(weight))
+            return torch.addmm(bias, features, weight.T, out=out)
+
+        return logits
 
 
 class ModuleHead:

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._blocks import check_finite, rows_per_block, tensor_blocks
+from reactood._blocks import Workspace, check_finite, rows_per_block, tensor_blocks
 from reactood._checks import check_result, check_scores, check_spread, id_rows
 from reactood._clip import learn_clip, rectify
 from reactood._heads import LinearHead, make_head
@@ -78,7 +78,8 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         `T * logsumexp(logits / T)`, the maximum softmax probability, the largest
         logit, or the negative entropy of the softmax, in nats. A callable takes
         logits, a tensor of shape (n_samples, n_classes), and returns a tensor of
-        shape (n_samples,); it runs in torch's inference mode.
+        shape (n_samples,); it runs in torch's inference mode, and the memory of the
+        logits serves the next rows as soon as it returns.
 
     temperature : float, default=1.0
         The temperature `T` > 0 of `"energy"`, `"msp"` and `"entropy"`.
@@ -397,14 +398,17 @@ class ReActDetector(OutlierMixin, BaseEstimator):
     def _map_logits(self, X, head, clip, function, rows=None):
         """Apply ``function`` to the logits of each block, clipped unless clip=None."""
         results, finite, logits = [], True, None
+        clipped = Workspace()
         with torch.inference_mode():
             for block in self._blocks(X, rows):
                 logits = logits or head.on(block)
                 # A sum shows NaN and inf; looked at once, so no block waits for it.
                 finite &= block.sum().isfinite()
-                result = function(logits(rectify(block, clip)))
+                features = rectify(block, clip, clipped.of(block, block.shape[1]))
+                result = function(logits(features))
                 check_result(result, len(block))
-                results.append(torch.as_tensor(result))
+                # A copy, as what a function returns may be a part of the logits.
+                results.append(torch.as_tensor(result).clone())
             if not finite:
                 check_finite(X, rows)
             return torch.cat(results).cpu()
