@@ -1,97 +1,266 @@
-"""Time of `TorchFeatureExtractor.transform` against a loop written by hand.
+"""Images per second of every engine against the plain loop and other libraries.
 
-    python benchmarks/extraction.py            # minutes
-    python benchmarks/extraction.py --smoke    # seconds; says nothing about speed
+    python benchmarks/extraction.py                    # many minutes
+    python benchmarks/extraction.py --models resnet50  # one model
+    python benchmarks/extraction.py --smoke            # seconds; nothing about speed
 
-Random weights, float images, the same batches for both; on a CUDA device too, where
-there is one.
+Random weights, 224 px, the same float arrays or the same JPEG files for all. Ratios are
+to a loop written by hand: eager torch, float32, `inference_mode`, the classifier's head
+taken off; from files with torchvision's own transform in a DataLoader. The loop runs
+with batches of 32, as most loops do, and of 8.
 """
 
 import argparse
+import functools
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
-from _timing import interleave, limit_threads, machine, print_table, verdict
+from _timing import interleave, limit_threads, machine, peak_extra_bytes, print_table
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from reactood import TorchFeatureExtractor
+from reactood._networks import build_network
 
-BAR = 1.05
-MODELS = "resnet18", "resnet50", "mobilenet_v2"
-TOLERANCE = 1e-5
-
-
-def main():
-    """Run everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--images", type=int, default=64, help="on the CPU")
-    parser.add_argument("--cuda-images", type=int, default=2048)
-    parser.add_argument("--batch-size", type=int, default=32, help="on the CPU")
-    parser.add_argument("--cuda-batch-size", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--smoke", action="store_true", help="one small run, seconds")
-    options = parser.parse_args()
-    limit_threads(options.threads)
-    models, repeats, bar, size = options.models, options.repeats, BAR, 224
-    runs = [("cpu", options.images, options.batch_size)]
-    if torch.cuda.is_available():
-        runs.append(("cuda", options.cuda_images, options.cuda_batch_size))
-    if options.smoke:
-        models, repeats, bar, size, runs = ("resnet18",), 1, None, 64, [("cpu", 5, 2)]
-    print(machine() + _gpu(runs) + "\n")
-    columns = "model", "device", "images", "batch", "ratio", "bar", "", "noise"
-    rows = [
-        compare(model, device, n_images, batch_size, size, repeats, bar)
-        for device, n_images, batch_size in runs
-        for model in models
-    ]
-    print_table(columns, rows)
+MODELS = "resnet50", "mobilenet_v2", "vit_b_16"
+BARS = {  # of arrays, at the batch size where the loop is as users write it
+    ("resnet50", "eager"): 1.5,
+    ("mobilenet_v2", "eager"): 2.4,
+    ("resnet50", "openvino"): 2.3,
+    ("mobilenet_v2", "openvino"): 4.4,
+    ("vit_b_16", "openvino"): 1.3,
+    ("resnet50", "openvino, bfloat16"): 4.5,
+    ("mobilenet_v2", "openvino, bfloat16"): 11,
+    ("vit_b_16", "openvino, bfloat16"): 2.8,
+}
+OURS = {
+    "eager": {},
+    "compile": {"engine": "compile"},
+    "compile, bfloat16": {"engine": "compile", "precision": "bfloat16"},
+    "openvino": {"engine": "openvino"},
+    "openvino, bfloat16": {"engine": "openvino", "precision": "bfloat16"},
+}
+LOOP = "loop, batches of 32"
 
 
-def compare(model, device, n_images, batch_size, size, repeats, bar):
-    """Return one row of the table."""
+def make_arrays(n, size):
+    """Return preprocessed images."""
+    return np.random.default_rng(0).standard_normal((n, 3, size, size), np.float32)
+
+
+def make_files(folder, n, width=500, height=375):
+    """Write JPEG files of the size of ImageNet's, smooth as photos are."""
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((n_images, 3, size, size), dtype=np.float32)
-    network = torchvision.models.get_model(model, weights=None).eval().to(device)
-    extractor = TorchFeatureExtractor(network, device=device, batch_size=batch_size)
-    extractor.fit(images)
-    take_head_off(network)
-    ours, theirs = extractor.transform(images), loop(network, images, batch_size)
-    error = np.abs(ours - theirs).max() / np.abs(theirs).max()
-    if error > TOLERANCE:
-        raise SystemExit(f"{model} on {device}: features differ by {error:.1e}.")
-    seconds, noise = interleave(
-        {
-            "ours": lambda: extractor.transform(images),
-            "loop": lambda: loop(network, images, batch_size),
-        },
-        repeats,
-    )
-    ratio = seconds["ours"] / seconds["loop"]
-    shown = "" if bar is None else f"{bar:.2f}"
-    numbers = f"{n_images:,}", str(batch_size), f"{ratio:.3f}"
-    return model, device, *numbers, shown, verdict(ratio, bar), f"{noise:.2f}"
+    paths = []
+    for i in range(n):
+        pixels = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((width, height), Image.BICUBIC)
+        noise = rng.normal(0, 6, (height, width, 1))
+        image = Image.fromarray(np.uint8(np.clip(np.asarray(image) + noise, 0, 255)))
+        paths.append(str(Path(folder, f"{i:04d}.jpg")))
+        image.save(paths[-1], quality=90)
+    return paths
 
 
-def take_head_off(network):
-    """Replace the last linear layer, as one does by hand."""
-    linear = [k for k, m in network.named_modules() if isinstance(m, torch.nn.Linear)]
-    parent, _, name = linear[-1].rpartition(".")
-    setattr(network.get_submodule(parent), name, torch.nn.Identity())
+class Files(Dataset):
+    """What a user writes: open, convert, transform."""
+
+    def __init__(self, paths, transform):
+        self.paths, self.transform = paths, transform
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        image = Image.open(self.paths[index]).convert("RGB")
+        return self.transform(image), 0
+
+
+def headless(name):
+    """Return a model without its head, the transform, and the head."""
+    network, transform = build_network(name, None)
+    attribute = {"resnet50": "fc", "resnet18": "fc", "vit_b_16": "heads"}
+    attribute = attribute.get(name, "classifier")
+    head = getattr(network, attribute)
+    setattr(network, attribute, nn.Identity())
+    linear = [m for m in head.modules() if isinstance(m, nn.Linear)][-1]
+    return network, transform, linear
 
 
 @torch.inference_mode()
-def loop(network, images, batch_size):
-    """Extract features in the shortest way."""
-    device = next(network.parameters()).device
-    batches = torch.from_numpy(images).split(batch_size)
-    return torch.cat([network(batch.to(device)) for batch in batches]).cpu().numpy()
+def loop(network, batches):
+    """Extract features as everybody does."""
+    return torch.cat([network(images) for images, _ in batches])
 
 
-def _gpu(runs):
-    return f", {torch.cuda.get_device_name()}" if runs[-1][0] == "cuda" else ""
+def batches_of(images, transform, batch_size, num_workers=0):
+    """Return a DataLoader of arrays or files."""
+    if isinstance(images, np.ndarray):
+        data = TensorDataset(torch.from_numpy(images), torch.zeros(len(images)).long())
+    else:
+        data = Files(images, transform)
+    return DataLoader(data, batch_size=batch_size, num_workers=num_workers)
+
+
+def ours(name, images, **parameters):
+    """Return a function that extracts with reactood, warmed up."""
+    extractor = TorchFeatureExtractor(name, weights=None, **parameters)
+    extractor.fit(images[:4]).transform(images)
+    return lambda: extractor.transform(images)
+
+
+def others(name, images):
+    """Return functions of other libraries, by name; those that are installed."""
+    network, transform, linear = headless(name)
+    loader = functools.partial(batches_of, images, transform, 32)
+    functions = {}
+    try:
+        from pytorch_ood.detector import ReAct
+    except ImportError:
+        print("pytorch-ood is not installed: left out.", file=sys.stderr)
+    else:
+        pooled = ReAct(backbone=network, head=linear)
+        functions["pytorch-ood, pooled"] = lambda: pooled.to("cpu").fit(loader())
+        if name.startswith("resnet"):
+            maps = nn.Sequential(*list(network.children())[:-2])
+            rest = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+            documented = ReAct(backbone=maps, head=rest)
+            functions["pytorch-ood, documented"] = lambda: documented.to("cpu").fit(
+                loader()
+            )
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    whole, _ = build_network(name, None)
+    nodes = {"resnet50": "flatten", "resnet18": "flatten", "vit_b_16": "getitem_5"}
+    cut = create_feature_extractor(whole, {nodes.get(name, "flatten"): "out"}).eval()
+    functions["torchvision, create_feature_extractor"] = lambda: loop(
+        lambda x: cut(x)["out"], loader()
+    )
+    try:
+        import timm
+    except ImportError:
+        print("timm is not installed: left out.", file=sys.stderr)
+    else:
+        known = {
+            "resnet50": "resnet50",
+            "resnet18": "resnet18",
+            "mobilenet_v2": "mobilenetv2_100",
+            "vit_b_16": "vit_base_patch16_224",
+        }
+        model = timm.create_model(known[name], pretrained=False, num_classes=0).eval()
+        functions["timm, num_classes=0"] = lambda: loop(model, loader())
+    return functions
+
+
+def contestants(name, images, engines):
+    """Return every function to time, by name."""
+    network, transform, _ = headless(name)
+    functions = {
+        f"loop, batches of {size}": functools.partial(
+            lambda size: loop(network, batches_of(images, transform, size)), size
+        )
+        for size in (32, 8)
+    }
+    functions |= others(name, images)
+    functions |= {k: ours(name, images, **OURS[k]) for k in engines}
+    return functions
+
+
+# What fresh processes build and call for the memory of each.
+
+
+def build_loop(name, n, size):
+    """Return images and the loop."""
+    network, transform, _ = headless(name)
+    images = make_arrays(n, size)
+    return lambda: loop(network, batches_of(images, transform, 32)), images
+
+
+def build_ours(name, n, size, parameters):
+    """Return images and an extractor, which has not compiled anything yet."""
+    images = make_arrays(n, size)
+    extractor = TorchFeatureExtractor(name, weights=None, **parameters).fit(images[:4])
+    return lambda: extractor.transform(images), images
+
+
+def call(function, images):
+    """Run what was built."""
+    return function()
+
+
+def main():
+    """Run everything and print a table for each kind of input."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--engines", nargs="+", default=list(OURS), choices=OURS)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--inputs", nargs="+", default=["arrays", "files"])
+    parser.add_argument("--smoke", action="store_true", help="one small run, seconds")
+    options = parser.parse_args()
+    limit_threads(options.threads)
+    models, repeats, size, n = options.models, options.repeats, 224, options.images
+    engines = options.engines
+    if options.smoke:
+        models, repeats, size, n, engines = ("resnet18",), 1, 64, 5, ("eager",)
+    print(machine() + f", torchvision {torchvision.__version__}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = {"arrays": make_arrays(n, size), "files": make_files(folder, n)}
+        for name in models:
+            compare(name, {k: inputs[k] for k in options.inputs}, engines, repeats)
+            if not options.smoke and "arrays" in options.inputs:
+                report_memory(name, n, size, engines)
+
+
+def compare(name, inputs, engines, repeats):
+    """Print images per second of one model, and ratios to the loop."""
+    rows, speed = [], {}
+    for kind, images in inputs.items():
+        seconds, noise = interleave(contestants(name, images, engines), repeats)
+        for label, s in seconds.items():
+            speed[kind, label] = len(images) / s
+            ratio = seconds[LOOP] / s
+            bar = BARS.get((name, label)) if kind == "arrays" and repeats > 1 else None
+            verdict = "" if bar is None else "pass" if ratio >= bar else "FAIL"
+            of_arrays = ""
+            if kind == "files" and ("arrays", label) in speed:
+                of_arrays = f"{speed[kind, label] / speed['arrays', label]:.2f}"
+            rows.append(
+                (
+                    name,
+                    kind,
+                    label,
+                    f"{len(images) / s:.1f}",
+                    f"{ratio:.2f}",
+                    f"{seconds['loop, batches of 8'] / s:.2f}",
+                    "" if bar is None else f"{bar:.1f}",
+                    verdict,
+                    of_arrays,
+                    f"{noise:.2f}",
+                )
+            )
+    columns = "model", "from", "what", "images/s", "ratio", "to batches of 8"
+    print_table((*columns, "bar", "", "files / arrays", "noise"), rows)
+
+
+def report_memory(name, n, size, engines):
+    """Print peak memory beyond images and model."""
+    cases = {LOOP: (build_loop, name, n, size)}
+    cases |= {k: (build_ours, name, n, size, OURS[k]) for k in engines}
+    rows = []
+    for label, (build, *args) in cases.items():
+        extra = peak_extra_bytes(build, call, *args)
+        if extra is None:
+            print("Peak memory is measured on Linux only.")
+            return
+        rows.append((name, label, f"{extra / 2**20:.0f} MiB"))
+    print_table(("model", "what", "peak memory beyond images and model"), rows)
 
 
 if __name__ == "__main__":

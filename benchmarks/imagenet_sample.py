@@ -60,6 +60,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder; default: $REACTOOD_DATA")
     parser.add_argument("--threads", type=int, help="of NumPy and torch")
+    parser.add_argument("--engine", default="eager", help="of the extractor")
+    parser.add_argument("--precision", default="float32", help="of the extractor")
     options = parser.parse_args()
     limit_threads(options.threads)
     folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
@@ -75,19 +77,24 @@ def main():
         )
         return
     print(machine() + "\n")
-    photos, textures, head = extract(folder)
+    photos, textures, head = extract(folder, options)
     calibration, evaluation = photos[::2], photos[1::2]
     report_scores(calibration, evaluation, textures, head)
     report_decisions(calibration, evaluation, photos, textures, head)
     report_degenerate(calibration, head)
 
 
-def extract(folder):
+def extract(folder, options):
     """Return the features of photos and textures, and the classifier's head."""
     spec = importlib.util.spec_from_file_location("model", folder / "mobilenet_v2.py")
     model = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(model)
-    extractor = TorchFeatureExtractor(model.load, preprocess=model.preprocess())
+    extractor = TorchFeatureExtractor(
+        model.load,
+        preprocess=model.preprocess(),
+        engine=options.engine,
+        precision=options.precision,
+    )
     start = time.perf_counter()
     photos = extractor.fit_transform(folder / "imagenet-sample")
     textures = extractor.transform(folder / "textures")

@@ -1,13 +1,17 @@
 """A network gets a stopping place: the proven input of its head, or any layer."""
 
 import contextlib
+import copy
 import functools
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torchvision.models.feature_extraction import create_feature_extractor
 
+from reactood._folding import find_folds, fold, same_features, wants_channels_last
 from reactood._modules import linear_arrays
 from reactood._networks import build_network, did_you_mean, listed, seeded
 
@@ -42,6 +46,8 @@ class Backbone(nn.Module):
         }
         self.name = name
         self.at_input = at_input
+        self.arrangement = {"folds": [], "memory_format": torch.contiguous_format}
+        self.consistent = True
         self.eval()
         module = network.get_submodule(name)
         # Stopping by an exception needs no surgery on code that we did not write.
@@ -62,9 +68,90 @@ class Backbone(nn.Module):
             return features
         return average_positions(features, self.stop["channels_last"])
 
+    def arrange(self, folds, memory_format):
+        """Rearrange the network to run faster; return a function that undoes it."""
+        before = self.arrangement
+        unfold = fold(self.network, folds)
+        self.network.to(memory_format=memory_format)
+        self.arrangement = {"folds": folds, "memory_format": memory_format}
+
+        def undo():
+            unfold()
+            self.network.to(memory_format=torch.contiguous_format)
+            self.arrangement = before
+
+        return undo
+
+    def optimize(self, batch):
+        """Rearrange the network where features of ``batch`` stay what they are."""
+        features = self(batch.clone())
+        folds = find_folds(self.network, lambda: self(batch.clone()))
+        channels_last = batch.ndim == 4 and wants_channels_last(self.network)
+        undo = self.arrange(
+            folds, torch.channels_last if channels_last else torch.contiguous_format
+        )
+        if not same_features(self(batch.clone()), features):
+            undo()
+
+    def without_hooks(self):
+        """Return a copy of the network and what makes features of its output.
+
+        Compilers cannot follow the exception that stops this one.
+        """
+        network = copy.deepcopy(self.network)
+        stop = network.get_submodule(self.name)
+        for hooks in stop._forward_pre_hooks, stop._forward_hooks:
+            ours = {
+                k for k, v in hooks.items() if v in (_stop_at_input, _stop_at_output)
+            }
+            for key in ours:
+                del hooks[key]
+        if not self.at_input:
+            cut = create_feature_extractor(network, {self.name: "features"})
+            axis = self.stop["channels_last"]
+            return cut, lambda output: average_positions(output["features"], axis)
+        if self.name:
+            parent, _, child = self.name.rpartition(".")
+            setattr(network.get_submodule(parent), child, nn.Identity())
+        else:
+            network = nn.Identity()
+        return network.eval(), lambda output: getattr(output, "logits", output)
+
     def head(self):
         """Return weight and bias of the linear layer that takes the features."""
         return linear_arrays(self.network.get_submodule(self.name))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes a proven backbone of the same network without another proof."""
+
+    stop: dict
+    arrangement: dict
+    n_features: int
+
+    def apply(self, network):
+        """Return the backbone of ``network``, private to it."""
+        backbone = Backbone(network, **self.stop)
+        backbone.arrange(**self.arrangement)
+        return _frozen(backbone)
+
+
+_PLANS: dict[tuple, Plan] = {}
+MOST_PLANS = 64
+
+
+def recall_plan(key):
+    """Return the plan that was proved under ``key`` in this process, or None."""
+    return _PLANS.get(key)
+
+
+def remember_plan(key, backbone, plan):
+    """Keep a plan for later; not of a model that says something else each time."""
+    if backbone.consistent:
+        if len(_PLANS) >= MOST_PLANS:
+            _PLANS.clear()
+        _PLANS[key] = plan
 
 
 class _Stop(BaseException):  # a model's own "except Exception" must let it pass
@@ -120,7 +207,12 @@ def attach(network, batch, layer=None):
                     "pass, so its input is not one feature vector per image. Name the "
                     "layer whose output is the feature, layer='...'."
                 )
-        _check_rows(backbone, batch)
+        backbone.consistent = _check_rows(backbone, batch)
+        backbone.optimize(batch)
+    return _frozen(backbone)
+
+
+def _frozen(backbone):
     for parameter in backbone.parameters():
         if not is_lazy(parameter):  # a layer behind the stopping place
             parameter.requires_grad_(False)
@@ -128,7 +220,7 @@ def attach(network, batch, layer=None):
 
 
 def _check_rows(backbone, batch):
-    """Raise or warn unless each image has features of its own."""
+    """Raise or warn unless each image has features of its own; tell whether so."""
     together = backbone(batch.clone())
     if together.ndim != 2 or len(together) != len(batch):
         raise ValueError(
@@ -137,7 +229,8 @@ def _check_rows(backbone, batch):
             "take the first axis for samples?"
         )
     alone = backbone(batch[:1].clone())
-    if (alone - together[:1]).abs().max() > 1e-2 * together.abs().max():
+    varies = bool((alone - together[:1]).abs().max() > 1e-2 * together.abs().max())
+    if varies:
         warnings.warn(
             "The features of an image change with the images beside it, or from call "
             "to call: does the model use batch statistics or random numbers in eval "
@@ -145,6 +238,7 @@ def _check_rows(backbone, batch):
             UserWarning,
             stacklevel=6,
         )
+    return not varies
 
 
 def find_head(network):

@@ -1,27 +1,42 @@
-"""Every accepted input becomes an iterator of ready batches.
+"""Every accepted input becomes an iterator of batches.
 
-A batch is a float32 tensor of shape (n, ...) on the host. Three kinds of source make
-them: rows of an array, items that are prepared one at a time, and the batches of a
-DataLoader.
+A batch is a tensor of shape (n, ...) on the host: float32, or uint8 pixels that are
+scaled and normalised later, on the device.  Three kinds of source make them: rows of
+an array, items that are prepared one at a time, and the batches of a DataLoader.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from reactood._blocks import as_tensor
+from reactood._identity import image_digest
 from reactood._images import Preparation
-from reactood._inputs import image_items
+from reactood._inputs import check_paths, image_items
 
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "data", "x", "input")
 
 
-def open_source(X: Any, prepare: Preparation, *, num_workers: int = 0):
+class Batch(NamedTuple):
+    """Images, and which rows of the input they are; errors instead of the others."""
+
+    rows: list[int]
+    images: torch.Tensor | None  # None without rows
+    errors: dict[int, Exception]
+
+
+def open_source(
+    X: Any, prepare: Preparation, *, num_workers: int = 0, missing_ok: bool = False
+):
     """Return the source of batches for ``X``, or None if ``X`` is a numeric array.
 
     Numeric arrays are scikit-learn's to validate first: give them to ``ArraySource``.
+    Unless ``missing_ok``, a path that does not exist raises at once.
     """
     if isinstance(X, DataLoader):
         return LoaderSource(X, prepare)
@@ -37,60 +52,110 @@ def open_source(X: Any, prepare: Preparation, *, num_workers: int = 0):
         raise ValueError(
             f"Got an empty {type(X).__name__}, 0 images; a minimum of 1 is required."
         )
+    if not isinstance(X, Dataset) and not missing_ok:
+        check_paths(items)
     return ItemSource(items, prepare, num_workers)
 
 
 class ArraySource:
     """Rows of a float array or tensor, already preprocessed."""
 
+    keyed = True  # rows can be told apart before they are batches
+
     def __init__(self, X):
         self.X = X
         self.n_rows = X.shape[0]
 
-    def first(self, n):
-        """Return the first n rows, or all if there are fewer."""
-        return next(self.batches(n))
+    def keys(self, rows):
+        """Return what each row is known by."""
+        return [image_digest(self.X[row]) for row in rows]
 
-    def batches(self, batch_size):
-        """Yield slices; NaN and inf raise."""
-        for start in range(0, self.n_rows, batch_size):
-            batch = as_tensor(self.X[start : start + batch_size])
-            batch = batch.cpu().to(torch.float32).contiguous()
-            if not batch.sum().isfinite():
-                _check_finite(batch, start)
-            yield batch
+    def finish(self, batch):
+        """Return a batch of floats: it is one."""
+        return batch
+
+    def batches(self, plan):
+        """Yield the batches of rows that ``plan`` names."""
+        for rows in plan:
+            first, last = rows[0], rows[-1] + 1
+            picked = slice(first, last) if last - first == len(rows) else rows
+            images = as_tensor(self.X[picked]).cpu().to(torch.float32).contiguous()
+            yield _finite(rows, images)
 
 
 class ItemSource:
-    """Paths, PIL images, arrays or a Dataset, one image at a time."""
+    """Paths, PIL images, arrays or a Dataset, one image at a time.
+
+    Parameters
+    ----------
+    items : sequence or Dataset
+        The images.
+    prepare : Preparation
+        What is done to each.
+    num_workers : int
+        Processes that do it; 0 for as many threads of this process as torch uses, or
+        this thread alone where nobody knows whether the code is safe in several.
+    """
 
     def __init__(self, items, prepare, num_workers):
         self.items = items
         self.prepare = prepare
         self.num_workers = num_workers
         self.n_rows = len(items)
+        self.keyed = not isinstance(items, Dataset)
 
-    def first(self, n):
-        """Return the first n images, or all if there are fewer."""
-        items = _Prepared(self.items, self.prepare)
-        return _raised(_collate([items[i] for i in range(min(n, len(items)))]))
+    def keys(self, rows):
+        """Return what each item is known by, without preparing it; None: by nothing."""
+        return [self._key(row) for row in rows]
 
-    def batches(self, batch_size):
-        """Yield batches in the order of the items."""
+    def _key(self, row):
+        try:
+            return image_digest(self.items[row])
+        except (TypeError, ValueError):  # which will be said when it is prepared
+            return None
+
+    def finish(self, batch):
+        """Make floats of pixels, on whatever device they are."""
+        return self.prepare.finish(batch)
+
+    def batches(self, plan):
+        """Yield the batches of rows that ``plan`` names, in this order."""
+        if not self.num_workers:
+            yield from self.preview(plan)
+            return
         loader = DataLoader(
             _Prepared(self.items, self.prepare),
-            batch_size=batch_size,
+            batch_sampler=_Plan(plan),
             num_workers=self.num_workers,
             collate_fn=_collate,
             generator=torch.Generator(),  # leaves the global one alone
         )
-        yield from map(_raised, loader)
+        batches: Any = iter(loader)
+        try:
+            yield from batches
+        finally:  # at once, whoever still holds this generator
+            with contextlib.suppress(Exception):
+                batches._shutdown_workers()
+
+    def preview(self, plan):
+        """Yield batches that are made in this process."""
+        prepared = _Prepared(self.items, self.prepare)
+        several = self.prepare.thread_safe and self.keyed
+        n_threads = torch.get_num_threads() if several else 1
+        if n_threads == 1:
+            for rows in plan:
+                yield _collate([prepared[row] for row in rows])
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            for rows in plan:
+                yield _collate(list(pool.map(prepared.__getitem__, rows)))
 
 
 class LoaderSource:
     """The images in a DataLoader's batches; labels are ignored."""
 
     n_rows = None  # samplers and drop_last decide; only a pass tells
+    keyed = False
 
     def __init__(self, loader, prepare):
         self.loader = loader
@@ -105,25 +170,71 @@ class LoaderSource:
         sampler = self.loader.sampler if batches is None else batches.sampler
         return type(sampler) is SequentialSampler and not self.loader.drop_last
 
-    def first(self, n):
-        """Return the first n images of the first batch."""
-        for batch in self.batches(n):
-            return batch[:n]
-        raise ValueError("The DataLoader is empty, wanted at least 1 batch of images.")
+    def finish(self, batch):
+        """Make floats of pixels, on whatever device they are."""
+        return self.prepare.finish(batch)
 
-    def batches(self, batch_size):
-        """Yield the loader's own batches, whatever ``batch_size``."""
+    def batches(self, plan):
+        """Yield the loader's own batches, whatever the plan."""
         start = 0
         for batch in self.loader:
             images = _images_of(batch)
+            rows = list(range(start, start + len(images)))
+            start += len(rows)
             if isinstance(images, torch.Tensor) and images.is_floating_point():
-                images = images.detach().cpu().float()
-                if not images.sum().isfinite():
-                    _check_finite(images, start)
+                yield _finite(rows, images.detach().cpu().float())
             else:
-                images = _stack([self.prepare(image) for image in images], start)
-            start += len(images)
-            yield images
+                prepared = map(self._prepared, images, rows)
+                yield _collate(list(zip(rows, prepared, strict=True)))
+        if not start:
+            raise ValueError(
+                "The DataLoader is empty, wanted at least 1 batch of images."
+            )
+
+    def _prepared(self, image, row):
+        try:
+            return self.prepare(image)
+        except Exception as error:  # a user's transform may raise any
+            return _known(error, row)
+
+
+def first_images(source, n, *, skip_errors=False):
+    """Return the first n images, or all if there are fewer.
+
+    Raises what is wrong with the first that cannot be read, or, with ``skip_errors``,
+    leaves it out and raises only if none can be.
+    """
+    images: list[torch.Tensor] = []
+    errors: dict[int, Exception] = {}
+    read = getattr(source, "preview", source.batches)
+    for batch in read(plan_rows(range(source.n_rows or n), n)):
+        errors |= batch.errors
+        if errors and not skip_errors:
+            break
+        if batch.images is not None:
+            images.append(source.finish(batch.images))
+        if sum(map(len, images)) >= n:
+            break
+    if errors and not (skip_errors and images):
+        raise errors[min(errors)]
+    return torch.cat(images)[:n]
+
+
+def plan_rows(rows: Iterable[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield rows in batches."""
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, batch_size)):
+        yield batch
+
+
+class _Plan:
+    """Makes a plan look like torch's samplers, which are asked again for each pass."""
+
+    def __init__(self, plan):
+        self.plan = plan
+
+    def __iter__(self):
+        return iter(self.plan)
 
 
 class _Prepared(Dataset):
@@ -140,52 +251,60 @@ class _Prepared(Dataset):
         try:
             return index, self.prepare(_image_of(self.items[index]))
         except Exception as error:  # a user's transform or dataset may raise any
-            known = (FileNotFoundError, TypeError, ValueError)
-            kind = type(error) if type(error) in known else ValueError
-            note = str(error) if type(error) in known else repr(error)
-            return index, kind(f"Image {index}: {note}")
+            return index, _known(error, index)
 
 
-def _raised(batch):
-    """Raise an error that took a batch's place."""
-    if isinstance(batch, Exception):
-        raise batch
-    return batch
+def _known(error, row):
+    """Return an error that names the row, of a kind that any process can make."""
+    known = (FileNotFoundError, TypeError, ValueError)
+    kind = type(error) if type(error) in known else ValueError
+    note = str(error) if type(error) in known else repr(error)
+    return kind(f"Image {row}: {note}")
 
 
-def _collate(batch):
-    indices, images = zip(*batch, strict=True)
-    for image in images:
-        if isinstance(image, Exception):
-            return image
-    try:
-        return _stack(images, indices[0])
-    except ValueError as error:
-        return error
-
-
-def _stack(images, start):
-    for row, image in enumerate(images, start):
+def _collate(items):
+    """Make a batch of pairs of a row and its image, or what went wrong with it."""
+    errors = {row: image for row, image in items if isinstance(image, Exception)}
+    good = [(row, image) for row, image in items if row not in errors]
+    if not good:
+        return Batch([], None, errors)
+    rows, images = map(list, zip(*good, strict=True))
+    for row, image in good:
         if image.shape != images[0].shape:
-            raise ValueError(
-                f"Images differ in shape: image {start} is {tuple(images[0].shape)}, "
-                f"image {row} is {tuple(image.shape)}. All must agree once they are "
-                "preprocessed; let preprocess= resize them."
+            errors[row] = ValueError(
+                f"Images differ in shape: image {rows[0]} is "
+                f"{tuple(images[0].shape)}, image {row} is {tuple(image.shape)}. All "
+                "must agree once they are preprocessed; let preprocess= resize them."
             )
-    batch = torch.stack(list(images))
-    if not batch.sum().isfinite():
-        _check_finite(batch, start)
-    return batch
+    images = [image for row, image in good if row not in errors]
+    rows = [row for row in rows if row not in errors]
+    if len({image.dtype for image in images}) > 1:
+        errors |= dict.fromkeys(rows, _mixture())
+        return Batch([], None, errors)
+    batch = _finite(rows, torch.stack(images))
+    return batch._replace(errors=errors | batch.errors)
 
 
-def _check_finite(batch, start):
-    bad = ~batch.flatten(1).isfinite()
-    if bad.any():
-        row = start + int(bad.any(dim=1).nonzero()[0])
-        raise ValueError(
-            f"Input X contains NaN or infinity: {int(bad.sum())} of the values in rows "
-            f"{start} to {start + len(batch) - 1}, the first in row {row}."
-        )
+def _mixture():
+    return TypeError(
+        "Some images are pixels to be preprocessed, others floats that already are; "
+        "wanted one kind."
+    )
+
+
+def _finite(rows, images):
+    """Leave out images that hold NaN or infinity."""
+    if not images.is_floating_point() or images.sum().isfinite():
+        return Batch(rows, images, {})
+    bad = ~images.flatten(1).isfinite()
+    errors: dict[int, Exception] = {
+        row: ValueError(f"Input X contains NaN or infinity: {n} values in row {row}.")
+        for row, n in zip(rows, bad.sum(dim=1).tolist(), strict=True)
+        if n
+    }
+    good = [row for row in rows if row not in errors]
+    images = images[~bad.any(dim=1)]
+    return Batch(good, images if good else None, errors)
 
 
 def _images_of(batch):

@@ -15,6 +15,7 @@ import torch
 Matrix: TypeAlias = np.ndarray | torch.Tensor
 
 BLOCK_ELEMENTS = 1 << 22  # 16 MiB of float32: about the last-level cache
+MOST_ROWS_NAMED = 20
 DEVICE_BLOCK_ELEMENTS = 1 << 26  # accelerators want large launches
 
 
@@ -117,28 +118,28 @@ def host_blocks(
 
 
 def check_finite(X: Matrix, rows: np.ndarray | None = None) -> None:
-    """Raise ValueError if ``X`` holds NaN or inf: how many, and the first row."""
-    n_nan = n_inf = n_bad_rows = 0
-    first, start = None, 0
+    """Raise ValueError if ``X`` holds NaN or inf: how many, and in which rows."""
+    n_nan = n_inf = 0
+    bad_rows: list[int] = []
     n_rows = rows_per_block(X.shape[1])
     for start in range(0, X.shape[0], n_rows):
         block = as_float(as_tensor(X[start : start + n_rows])).cpu().numpy()
         bad = ~np.isfinite(block)
         if rows is not None:
             bad[~rows[start : start + n_rows]] = False
-        bad_rows = np.flatnonzero(bad.any(axis=1))
-        if len(bad_rows):
-            first = start + int(bad_rows[0]) if first is None else first
-            n_bad_rows += len(bad_rows)
+        if bad.any():
+            bad_rows += (start + np.flatnonzero(bad.any(axis=1))).tolist()
             block_nan = np.count_nonzero(np.isnan(block[bad]))
             n_nan += block_nan
             n_inf += np.count_nonzero(bad) - block_nan
-    if first is not None:
+    if bad_rows:
+        shown = ", ".join(map(str, bad_rows[:MOST_ROWS_NAMED]))
         raise ValueError(
-            f"X holds non-finite values, {n_nan} NaN and {n_inf} inf, in {n_bad_rows} "
-            f"of {X.shape[0]} rows, the first in row {first}; "
-            "features must be finite. Leave those rows out, or find out what made "
-            "them: a broken image, or half precision that overflowed?"
+            f"X holds non-finite values, {n_nan} NaN and {n_inf} inf, in "
+            f"{len(bad_rows)} of {X.shape[0]} rows, the first in row {bad_rows[0]} "
+            f"({shown}{', ...' if len(bad_rows) > MOST_ROWS_NAMED else ''}); features "
+            "must be finite. Leave those rows out, or find out what made them: a "
+            "broken image, or half precision that overflowed?"
         )
 
 

@@ -1,102 +1,132 @@
-"""Batches through a backbone: device copies, precision, memory, order."""
+"""Batches through an engine: device copies, memory, order."""
 
 import contextlib
 import gc
+from typing import Any
 
 import torch
 from torch import nn
 
 from reactood._blocks import to_device
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
+# On a processor, a batch whose feature maps fit into memory that the allocator hands
+# out again and again beats a large one: here 8 images of 224 x 224 pixels.
+CPU_BATCH_ELEMENTS = 8 * 3 * 224 * 224
 FLUSH_ELEMENTS = 1 << 22  # features kept on an accelerator between two copies to host
 
 
+def read_size(batch_size, device):
+    """Return how many images to read at a time."""
+    return BATCH_SIZES.get(device.type, 64) if batch_size == "auto" else batch_size
+
+
 class Forward:
-    """Runs batches of host tensors through a backbone.
+    """Runs batches of host tensors through an engine.
 
     With ``batch_size="auto"``, a batch that does not fit into memory is run again in
     halves, and so are all that follow: nothing is lost.
+
+    Parameters
+    ----------
+    start : callable
+        From a batch size to an engine and the backbone that it runs; called when the
+        first batch is there, as both may be expensive.
+    device : torch.device
+        Where the engine wants its batches.
+    batch_size : int or "auto"
+        Images at a time.
     """
 
-    def __init__(self, backbone, device, precision, batch_size):
-        self.backbone = backbone.to(device)
+    def __init__(self, start, device, batch_size):
+        self.start = start
         self.device = device
-        self.precision = precision
         self.auto = batch_size == "auto"
-        self.batch_size = (
-            BATCH_SIZES.get(device.type, 64) if self.auto else int(batch_size)
-        )
+        self.batch_size = read_size(batch_size, device)
+        self.engine: Any = None
+        self.backbone: Any = None
 
-    def __call__(self, batches):
-        """Yield float32 host tensors of features, in the order of ``batches``.
+    def __call__(self, batches, finish):
+        """Yield rows and their features, float32 on the host, in order.
 
+        ``batches`` are pairs of rows and images, ``finish`` turns pixels into floats.
         On an accelerator features stay there until enough have come together, so that
         no batch waits for the one before it.
         """
         waiting, n_waiting = [], 0
-        for batch in batches:
-            for features in self._in_chunks(batch):
-                waiting.append(features)
+        for rows, images in batches:
+            for chunk, features in self._in_chunks(images, finish):
+                waiting.append((rows[chunk], features))
                 n_waiting += features.numel()
                 if self.device.type == "cpu" or n_waiting >= FLUSH_ELEMENTS:
-                    yield torch.cat(waiting).cpu()
+                    yield _gathered(waiting)
                     waiting, n_waiting = [], 0
         if waiting:
-            yield torch.cat(waiting).cpu()
+            yield _gathered(waiting)
 
-    def _in_chunks(self, batch):
+    def _in_chunks(self, images, finish):
+        if self.engine is None:
+            self._start(images)
         start = 0
-        while start < len(batch):
-            chunk = batch[start : start + self.batch_size]
+        while start < len(images):
+            chunk = slice(start, start + self.batch_size)
+            batch = images[chunk]
             try:
-                with explained(self.backbone, chunk):
-                    features = self._run(chunk)
+                with explained(self.backbone, batch):
+                    features = self._run(batch, finish)
             except (RuntimeError, MemoryError) as error:
-                if not self.auto or len(chunk) == 1:
+                if not is_out_of_memory(error):
+                    raise
+                if not self.auto or len(batch) == 1:
                     raise RuntimeError(
-                        f"Out of memory on {self.device} with a batch of {len(chunk)} "
-                        f"inputs of shape {tuple(chunk.shape[1:])} ({error}). "
+                        f"Out of memory on {self.device} with a batch of {len(batch)} "
+                        f"inputs of shape {tuple(batch.shape[1:])} ({error}). "
                         + (
                             "One input alone does not fit."
-                            if len(chunk) == 1
+                            if len(batch) == 1
                             else "Use batch_size='auto' or a smaller one."
                         )
                     ) from error
                 features = None
             if features is None:  # outside of except, where the error holds memory
-                self.batch_size = len(chunk) // 2
+                self.batch_size = len(batch) // 2
                 gc.collect()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            yield features
-            start += len(chunk)
+            yield chunk, features
+            start += len(batch)
 
-    @torch.inference_mode()
-    def _run(self, chunk):
-        moved = to_device(chunk, self.device)
-        if moved is chunk:
-            moved = chunk.clone()  # models may work in place
-        with self._autocast():
-            features = self.backbone(moved)
-        if features.ndim != 2 or len(features) != len(chunk):
+    def _start(self, images):
+        if self.auto and self.device.type == "cpu":
+            most = CPU_BATCH_ELEMENTS // max(1, images[0].numel())
+            self.batch_size = max(1, min(self.batch_size, most))
+        self.engine, self.backbone = self.start(self.batch_size)
+
+    def _run(self, batch, finish):
+        moved = finish(to_device(batch, self.device))
+        layout = torch.contiguous_format
+        if moved.ndim == 4:
+            layout = self.backbone.arrangement["memory_format"]
+        if moved.data_ptr() == batch.data_ptr():  # models may work in place
+            moved = moved.clone(memory_format=layout)
+        else:
+            moved = moved.contiguous(memory_format=layout)
+        features = self.engine(moved)
+        if features.ndim != 2 or len(features) != len(batch):
             raise ValueError(
-                f"{len(chunk)} inputs of shape {tuple(chunk.shape[1:])} gave features "
+                f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features "
                 f"of shape {tuple(features.shape)}, wanted one row per input: does the "
                 "model take the first axis for samples?"
             )
         return features.float()
 
-    def _autocast(self):
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, DTYPES[self.precision])
+
+def _gathered(waiting):
+    """Return rows and features of several chunks, on the host."""
+    rows, features = zip(*waiting, strict=True)
+    one = features[0] if len(features) == 1 else torch.cat(features)
+    return [row for part in rows for row in part], one.cpu().numpy()
 
 
 @contextlib.contextmanager
@@ -105,7 +135,7 @@ def explained(network, batch):
     try:
         yield
     except (RuntimeError, AssertionError, IndexError, TypeError, MemoryError) as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or "DataLoader worker" in str(error):
             raise
         convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
         first = next(convolutions, None)

@@ -6,19 +6,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.functional import to_tensor
+from torchvision import transforms
+from torchvision.transforms._presets import ImageClassification
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from reactood._blocks import as_tensor
 
 SUFFIXES = frozenset(Image.registered_extensions()) - {".pdf", ".mpg", ".mpeg"}
 CHANNELS = (1, 3, 4)
+GEOMETRY = transforms.Resize, transforms.CenterCrop  # from a PIL image to another
 
 
 class Preparation:
-    """Turns one image into a float32 tensor of shape (C, H, W).
+    """Turns one image into a tensor of shape (C, H, W), and batches of them to floats.
 
     Float arrays and tensors are taken as already preprocessed. Files, PIL images and
-    uint8 arrays go through ``transform``.
+    uint8 arrays go through ``transform``. Where its last steps are known, scaling and
+    normalisation, they are left to ``finish``, for a whole batch on the device at
+    once; until then pixels stay uint8, a quarter of the size.
 
     Parameters
     ----------
@@ -31,6 +36,12 @@ class Preparation:
     def __init__(self, transform, *, rgb):
         self.transform = transform
         self.rgb = rgb
+        self.split = _split(transform)
+
+    @property
+    def thread_safe(self):
+        """Whether all steps are known to be safe in several threads at once."""
+        return self.split is not None
 
     def __call__(self, item):
         """Prepare ``item``: a path, a PIL image, an array or a tensor."""
@@ -50,8 +61,28 @@ class Preparation:
             )
         return self._transformed(as_rgb(image) if self.rgb else as_rgb_or_grey(image))
 
+    def finish(self, batch):
+        """Scale and normalise a batch of pixels; leave floats as they are."""
+        if batch.dtype != torch.uint8:
+            return batch
+        _, mean, std = self.split
+        batch = batch.float().div_(255)
+        if mean is None:
+            return batch
+        mean, std = (
+            torch.as_tensor(x, dtype=batch.dtype).to(batch.device).view(-1, 1, 1)
+            for x in (mean, std)
+        )
+        return batch.sub_(mean).div_(std)
+
     def _transformed(self, image):
-        tensor = to_tensor(image) if self.transform is None else self.transform(image)
+        if self.split is not None:
+            pixels, mean, _ = self.split
+            tensor = pixels(image)
+            if mean is not None and len(mean) not in (1, len(tensor)):
+                return self.transform(image)  # which has its own words for this
+            return tensor
+        tensor = self.transform(image)
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             got = getattr(tensor, "dtype", type(tensor).__name__)
             raise TypeError(
@@ -59,6 +90,46 @@ class Preparation:
                 "end it with torchvision.transforms.ToTensor()."
             )
         return tensor.float()
+
+
+def _split(transform):
+    """Return the steps of a transform up to pixels, mean and std; None if unknown."""
+    if transform is None:
+        return pil_to_tensor, None, None
+    if type(transform) is ImageClassification:
+        return _Pixels(transform), transform.mean, transform.std
+    if type(transform) is not transforms.Compose:
+        return None
+    if len(transform.transforms) < 2:
+        return None
+    *geometry, scale, normalize = transform.transforms
+    known = (
+        all(type(step) in GEOMETRY for step in geometry)
+        and isinstance(scale, transforms.ToTensor)  # timm's too
+        and type(normalize) is transforms.Normalize
+    )
+    if not known:
+        return None
+    pixels = transforms.Compose([*geometry, pil_to_tensor])
+    mean, std = (np.atleast_1d(x).tolist() for x in (normalize.mean, normalize.std))
+    return pixels, mean, std
+
+
+class _Pixels:
+    """The geometry of torchvision's preset for classification."""
+
+    def __init__(self, preset):
+        self.preset = preset
+
+    def __call__(self, image):
+        preset = self.preset
+        resized = resize(
+            image,
+            preset.resize_size,
+            interpolation=preset.interpolation,
+            antialias=preset.antialias,
+        )
+        return pil_to_tensor(center_crop(resized, preset.crop_size))
 
 
 class MissingTransform:

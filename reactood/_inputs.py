@@ -39,7 +39,7 @@ def image_items(X):
         return X
     first = X[0]
     if isinstance(first, str | os.PathLike):
-        return _existing(X)
+        return _all_paths(X)
     if isinstance(first, tuple | list) and len(first) and _is_image(first[0]):
         raise TypeError(
             "Got a list of tuples, each an image and more: a torch Dataset that "
@@ -101,15 +101,20 @@ def _array_items(X):
     return None
 
 
-def _existing(paths):
-    """Check all paths before the first is read: an error should not come at the end."""
-    for row, path in enumerate(paths):
+def _all_paths(items):
+    """Check that there are only paths where the first item is one."""
+    for row, path in enumerate(items):
         if not isinstance(path, str | os.PathLike):
             raise TypeError(
                 f"Image {row} is a {type(path).__name__}, the first one a path; wanted "
                 "paths only."
             )
-    for row, path in enumerate(paths):
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"Image {row}: {missing(path)}")
-    return paths
+    return items
+
+
+def check_paths(items):
+    """Check all paths before the first is read: an error should not come at the end."""
+    if isinstance(items[0], str | os.PathLike):
+        for row, path in enumerate(items):
+            if not os.path.exists(path):
+                raise FileNotFoundError(f"Image {row}: {missing(path)}")

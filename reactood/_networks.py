@@ -6,11 +6,14 @@ import sys
 import threading
 import warnings
 import zlib
+from typing import Any
 
 import torch
 import torchvision
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from reactood._identity import identity
 from reactood._modules import private_build, private_copy
 
 
@@ -34,6 +37,72 @@ def build_network(model, weights):
     return network, transform or _timm_transform(network)
 
 
+class Network:
+    """What a model parameter means: its identity, its transform, its module.
+
+    The module is built at once, except for a name that was built in this process
+    before: then its identity is known, and perhaps nobody asks for the module.
+    """
+
+    def __init__(self, model, weights):
+        self.named = isinstance(model, str)
+        self.recipe: Any = (model, weights) if self.named else None
+        self.problem = None
+        self._module: Any = None
+        if self.named and _known(self.recipe):
+            self.title, self.identity, self.checksum, self.transform = _KNOWN[
+                self.recipe
+            ]
+            return
+        self._module, self.transform = build_network(model, weights)
+        self.title = model if self.named else type(self._module).__name__
+        self.identity = self._identify()
+        self.checksum = checksum_weights(self._module) if self.named else None
+        with contextlib.suppress(TypeError):  # weights that cannot be a key
+            if self.named:
+                known = self.title, self.identity, self.checksum, self.transform
+                _KNOWN[self.recipe] = known
+
+    def build(self):
+        """Return a module that nobody else has."""
+        if self._module is not None:
+            module, self._module = self._module, None
+            return module
+        module, _ = build_network(*self.recipe)
+        if checksum_weights(module) != self.checksum:
+            raise ValueError(
+                f"The model built of {self.recipe} has other weights here than where "
+                "this extractor was fitted: another version of torchvision, perhaps. "
+                "Fit it again."
+            )
+        return module
+
+    def released(self):
+        """Return itself, without a module that nobody asked for."""
+        self._module = None
+        return self
+
+    def _identify(self):
+        if any(map(is_lazy, self._module.parameters())):
+            self.problem = "its lazy layers have no weights yet"
+            return None
+        try:
+            return identity(self._module)
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            self.problem = str(error)
+            return None
+
+
+_KNOWN: dict[Any, tuple] = {}  # what was found out of models given by name
+
+
+def _known(recipe):
+    try:
+        return recipe in _KNOWN
+    except TypeError:  # weights that cannot be a key
+        return False
+
+
 _SEEDING = threading.RLock()  # the generator that is seeded belongs to all threads
 
 
@@ -44,7 +113,7 @@ def seeded():
         yield
 
 
-def fingerprint(network):
+def checksum_weights(network):
     """Return a checksum of all weights."""
     checksum = 0
     for name, tensor in network.state_dict().items():

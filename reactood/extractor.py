@@ -1,11 +1,13 @@
 """Features of any torch classifier, as a scikit-learn transformer."""
 
 import copy
+import os
 import warnings
 from numbers import Integral
 
-import numpy as np
+import PIL
 import torch
+import torchvision
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -14,14 +16,18 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._backbones import PROOF_IMAGES, Backbone, attach
-from reactood._batches import ArraySource, LoaderSource, open_source
-from reactood._forward import DTYPES, Forward, explained
+from reactood._backbones import PROOF_IMAGES, Plan, attach, recall_plan, remember_plan
+from reactood._batches import ArraySource, LoaderSource, first_images, open_source
+from reactood._engines import DTYPES, ENGINES, make_engine
+from reactood._extraction import Extraction
+from reactood._forward import Forward, explained, read_size
+from reactood._identity import HASH, identity
 from reactood._images import MissingTransform, Preparation
 from reactood._modules import choose_device
-from reactood._networks import build_network, fingerprint
-from reactood._progress import progress_bar
+from reactood._networks import Network
+from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
+from reactood.cache import FeatureCache, open_store
 
 __all__ = ["TorchFeatureExtractor"]
 
@@ -65,13 +71,37 @@ class TorchFeatureExtractor(
         Where the model runs; `"auto"` takes cuda, then mps, then cpu.
 
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Precision of the forward pass, by autocast. Features are float32 always.
+        Precision of the forward pass. Features are float32 always.
+
+    engine : {"eager", "compile", "openvino", "auto"}, default="eager"
+        What runs the model.
+
+        - `"eager"`: torch, with batch normalisation folded into the convolutions
+          before it and channels last, where the first images get the same features.
+        - `"compile"`: :func:`torch.compile`, with frozen weights. It takes from
+          seconds to minutes to start; without a C++ compiler it warns and goes on in
+          eager.
+        - `"openvino"`: OpenVINO, on the CPU; the fastest there. Needs the extra
+          `reactood[openvino]`.
+        - `"auto"`: OpenVINO on a CPU if it is installed, else eager; also, with a
+          warning, where OpenVINO cannot take the model.
 
     num_workers : int, default=0
-        Processes that read and prepare image files; 0 does it in this one.
+        Processes that read and prepare images. 0 does it in this one: image files in
+        as many threads as torch uses, before each batch, which is best on a CPU. A
+        Dataset and a `preprocess` of your own are then run in one thread. Processes
+        help where such code is slow, or where the model runs on a GPU.
+
+    cache : str, os.PathLike or FeatureCache, default=None
+        A folder where features are kept, so that no image goes through the same model
+        twice: see :class:`~reactood.cache.FeatureCache`.
+
+    on_error : {"raise", "nan"}, default="raise"
+        What to do about an image that cannot be read: raise an error that names it,
+        or go on, fill its row with NaN, and give one warning that lists them all.
 
     verbose : bool, default=False
-        Whether to show a progress bar over images; needs tqdm.
+        Whether to show a progress bar over the images that are computed; needs tqdm.
 
     Attributes
     ----------
@@ -94,6 +124,7 @@ class TorchFeatureExtractor(
 
     See Also
     --------
+    reactood.cache.FeatureCache : Keeps features on disk.
     ReActDetector : Scores these features.
     make_react_pipeline : Joins the two.
 
@@ -132,7 +163,10 @@ class TorchFeatureExtractor(
         ],
         "device": [str, torch.device],
         "precision": [StrOptions(set(DTYPES))],
+        "engine": [StrOptions(set(ENGINES))],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
+        "cache": [str, os.PathLike, FeatureCache, None],
+        "on_error": [StrOptions({"raise", "nan"})],
         "verbose": ["verbose"],
     }
 
@@ -146,7 +180,10 @@ class TorchFeatureExtractor(
         batch_size="auto",
         device="auto",
         precision="float32",
+        engine="eager",
         num_workers=0,
+        cache=None,
+        on_error="raise",
         verbose=False,
     ):
         self.model = model
@@ -156,7 +193,10 @@ class TorchFeatureExtractor(
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.engine = engine
         self.num_workers = num_workers
+        self.cache = cache
+        self.on_error = on_error
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -183,24 +223,35 @@ class TorchFeatureExtractor(
             such layer; if a name is not known; if the images cannot be read or do not
             fit the model.
         """
-        device = choose_device(self.device)
-        network, transform = build_network(self.model, self.weights)
+        device = self._choose_device()
         for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
             self.__dict__.pop(name, None)
-        source = self._open(X, transform, reset=True)
-        batch = source.first(PROOF_IMAGES).to(device)
-        with explained(network, batch):
-            backbone = attach(network.to(device), batch, self.layer)
-            with torch.inference_mode():
-                width = backbone(batch[:1].clone()).shape[1]
-        self._backbone, self._transform = backbone, transform
-        # What a pickle needs to build the weights again, where a name is enough.
-        named = isinstance(self.model, str)
-        self._recipe = {"model": self.model, "weights": self.weights} if named else {}
-        self.n_features_out_ = width
+        network = Network(self.model, self.weights)
+        source = self._open(X, network.transform, reset=True)
+        batch = first_images(
+            source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
+        ).to(device)
+        key = network.identity, self.layer, tuple(batch.shape[1:])
+        plan = recall_plan(key) if network.identity else None
+        if plan is None:
+            module = network.build().to(device)
+            with explained(module, batch):
+                backbone = attach(module, batch, self.layer)
+                with torch.inference_mode():
+                    width = backbone(batch[:1].clone()).shape[1]
+            plan = Plan(backbone.stop, backbone.arrangement, width)
+            if network.identity:
+                remember_plan(key, backbone, plan)
+        elif network.named:
+            backbone = None  # built again when it is needed: perhaps never
+        else:
+            backbone = plan.apply(network.build())
+        self._runtime = _Runtime(backbone)
+        self._network, self._plan = network.released(), plan
+        self.n_features_out_ = plan.n_features
         return self
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X, y=None, *, out=None):
         """Fit, then extract the features of the same images.
 
         Parameters
@@ -211,18 +262,21 @@ class TorchFeatureExtractor(
         y : array-like of shape (n_samples,), default=None
             Not used, but for a warning if a DataLoader's rows come in another order.
 
+        out : None, path or ndarray, default=None
+            As in `transform`.
+
         Returns
         -------
         features : ndarray of shape (n_samples, `n_features_out_`)
             Features, float32.
         """
         self.fit(X)
-        source = self._open(X, self._transform, reset=False)
+        source = self._open(X, self._network.transform, reset=False)
         if y is not None:  # labels and rows must go together
             _warn_of_another_order(source)
-        return self._extract(source)
+        return self._extract(source, out)
 
-    def transform(self, X):
+    def transform(self, X, *, out=None):
         """Extract features.
 
         Parameters
@@ -230,20 +284,29 @@ class TorchFeatureExtractor(
         X : images
             Any of the kinds listed in the notes.
 
+        out : None, path or ndarray, default=None
+            Where the features go if not to memory: the path of an `.npy` file, which
+            appears when it is complete, or a writable float32 array of the right
+            shape, such as a :class:`numpy.memmap`. No other memory is then needed
+            than for the images of a batch.
+
         Returns
         -------
         features : ndarray of shape (n_samples, `n_features_out_`)
-            Features, float32, in the order of `X`.
+            Features, float32, in the order of `X`; `out` itself if it is an array, a
+            read-only memory map of the file if it is a path. NaN in the rows of
+            images that cannot be read, with `on_error="nan"`.
 
         Raises
         ------
         ValueError
-            If an image cannot be read, which is named, or images differ in shape.
+            If an image cannot be read, which is named, or images differ in shape; if
+            the engine cannot take the model.
         """
         check_is_fitted(self)
-        source = self._open(X, self._transform, reset=False)
+        source = self._open(X, self._network.transform, reset=False)
         _warn_of_another_order(source)
-        return self._extract(source)
+        return self._extract(source, out)
 
     @property
     def model_(self):
@@ -276,11 +339,11 @@ class TorchFeatureExtractor(
 
     def _open(self, X, transform, *, reset):
         """Return the source of batches, after scikit-learn has seen numeric arrays."""
-        preprocess, rgb = self.preprocess, False
-        if preprocess == "auto":
-            preprocess, rgb = transform or MissingTransform(), True
         source = open_source(
-            X, Preparation(preprocess, rgb=rgb), num_workers=self.num_workers
+            X,
+            self._prepare(transform),
+            num_workers=self.num_workers,
+            missing_ok=self.on_error == "nan",
         )
         if source is not None:
             return source
@@ -288,32 +351,90 @@ class TorchFeatureExtractor(
             validate_array(self, X, reset=reset, dtype="numeric", allow_nd=True)
         )
 
-    def _extract(self, source):
-        forward = Forward(
-            self._get_backbone(),
-            choose_device(self.device),
-            self.precision,
-            self.batch_size,
+    def _prepare(self, transform):
+        if self.preprocess == "auto":
+            return Preparation(transform or MissingTransform(), rgb=True)
+        return Preparation(self.preprocess, rgb=False)
+
+    def _choose_device(self):
+        if self.device == "auto" and self.engine == "openvino":
+            return torch.device("cpu")
+        return choose_device(self.device)
+
+    def _extract(self, source, out=None):
+        device = self._choose_device()
+        n_rows = source.n_rows
+        if out is not None and n_rows is None and source.in_order:
+            n_rows = len(source.loader.dataset)
+        sink = Rows(n_rows, self.n_features_out_, out)
+        extraction = Extraction(
+            source,
+            Forward(self._start_engine, device, self.batch_size),
+            sink,
+            batch_size=read_size(self.batch_size, device),
+            on_error=self.on_error,
+            verbose=self.verbose,
         )
-        features = _Rows(source.n_rows, self.n_features_out_)
-        with progress_bar(source.n_rows, self.verbose) as progress:
-            for block in forward(source.batches(forward.batch_size)):
-                features.append(block.numpy())
-                progress.update(len(block))
-        return features.array()
+        try:
+            if self.cache is None:
+                extraction.run()
+            else:
+                with self._open_store(device) as store:
+                    extraction.run(store)
+        except BaseException:
+            sink.abandon()
+            raise
+        return sink.finish()
+
+    def _start_engine(self, batch_size):
+        """Return the engine, the one of the last time if nothing has changed."""
+        device = self._choose_device()
+        backbone = self._get_backbone()
+        settings = self.engine, device, self.precision, batch_size
+        if self._runtime.settings != settings:
+            self._runtime.engine = make_engine(
+                self.engine, backbone, device, self.precision, batch_size
+            )
+            self._runtime.settings = settings
+        return self._runtime.engine, backbone
+
+    def _open_store(self, device):
+        """Open the part of the cache that holds rows made with these settings."""
+        network, prepare = self._network, self._prepare(self._network.transform)
+        if network.identity is None:
+            raise ValueError(
+                f"cache= needs to tell this model from others, but {network.problem}. "
+                "Use cache=None, or a model without it."
+            )
+        try:
+            preprocess = identity((prepare.transform, prepare.rgb))
+        except TypeError as error:
+            raise ValueError(
+                f"cache= needs to tell preprocess={self.preprocess!r} from others, but "
+                f"{error}. Use cache=None, or a function or an object that can be "
+                "pickled."
+            ) from error
+        about = {
+            "model": network.title,
+            "layer": self.layer,
+            "precision": self.precision,
+            "engine": self.engine,
+            "device": device.type,
+            "preprocess": repr(prepare.transform),
+            "n_features": self.n_features_out_,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "pillow": PIL.__version__,
+        }
+        seen = {k: v for k, v in about.items() if k not in ("model", "preprocess")}
+        digest = identity((network.identity, preprocess, HASH, seen))
+        return open_store(self.cache, digest, about, self.n_features_out_)
 
     def _get_backbone(self):
-        """Return the backbone; build it again where a pickle left it out."""
-        if not hasattr(self, "_backbone"):
-            network, _ = build_network(**self._recipe)
-            if fingerprint(network) != self._checksum:
-                raise ValueError(
-                    f"The model built of {self._recipe} has other weights here "
-                    "than where this extractor was fitted: another version of "
-                    "torchvision, perhaps. Fit it again."
-                )
-            self._backbone = Backbone(network, **self._stop)
-        return self._backbone
+        """Return the backbone; build it again where only its name was kept."""
+        if self._runtime.backbone is None:
+            self._runtime.backbone = self._plan.apply(self._network.build())
+        return self._runtime.backbone
 
     def __getstate__(self):
         """Leave out weights that can be built again from the model's name.
@@ -321,37 +442,20 @@ class TorchFeatureExtractor(
         Others go to the CPU first: a pickle must open where there is no accelerator.
         """
         state = super().__getstate__()
-        if "_backbone" in state:
-            state = state.copy()
-            backbone = state.pop("_backbone")
-            if state["_recipe"]:
-                state["_checksum"] = fingerprint(backbone.network)
-                state["_stop"] = backbone.stop
-            else:
-                state["_backbone"] = copy.deepcopy(backbone).cpu()
+        if "_network" in state:
+            backbone = None
+            if not state["_network"].named:
+                backbone = copy.deepcopy(state["_runtime"].backbone).cpu()
+            state = state | {"_runtime": _Runtime(backbone)}
         return state
 
 
-class _Rows:
-    """Collects blocks of rows, without a second copy where their number is known."""
+class _Runtime:
+    """What an extractor runs: made when it is needed, left out of pickles."""
 
-    def __init__(self, n_rows, width):
-        self.out = None if n_rows is None else np.empty((n_rows, width), np.float32)
-        self.blocks, self.row = [], 0
-
-    def append(self, block):
-        if self.out is None:
-            self.blocks.append(block)
-        else:
-            self.out[self.row : self.row + len(block)] = block
-            self.row += len(block)
-
-    def array(self):
-        if self.out is not None:
-            return self.out
-        if not self.blocks:
-            raise ValueError("The DataLoader gave no images.")
-        return np.concatenate(self.blocks)
+    def __init__(self, backbone):
+        self.backbone = backbone
+        self.engine = self.settings = None
 
 
 def _warn_of_another_order(source):

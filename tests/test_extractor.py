@@ -25,7 +25,7 @@ from torch.utils.data import (
 from torchvision.transforms import v2
 
 import reactood._forward
-import reactood.extractor
+import reactood._networks
 from reactood import TorchFeatureExtractor
 from reactood.datasets import ImageDataset
 
@@ -362,11 +362,11 @@ def test_a_failed_refit_leaves_the_first_fit(net, X):
 
 def test_a_pickle_holds_tensors_of_the_cpu_alone(net, X):
     extractor = TorchFeatureExtractor(net).fit(X)
-    extractor._backbone.to("meta")
+    extractor._runtime.backbone.to("meta")
     with pytest.raises(NotImplementedError, match="meta"):
         extractor.__getstate__()  # that is, it copies towards the CPU
     state = TorchFeatureExtractor(net).fit(X).__getstate__()
-    assert {p.device.type for p in state["_backbone"].parameters()} == {"cpu"}
+    assert {p.device.type for p in state["_runtime"].backbone.parameters()} == {"cpu"}
 
 
 # --- what X may be -----------------------------------------------------------------
@@ -629,14 +629,14 @@ def test_a_pickle_notices_other_weights(X, monkeypatch):
     loaded = pickle.loads(
         pickle.dumps(TorchFeatureExtractor("resnet18", weights=None).fit(X))
     )
-    real = reactood.extractor.build_network
+    real = reactood._networks.build_network
 
     def build(model, weights):
         network, transform = real(model, weights)
         network.layer1[0].bn1.bias.data += 1e-3
         return network, transform
 
-    monkeypatch.setattr(reactood.extractor, "build_network", build)
+    monkeypatch.setattr(reactood._networks, "build_network", build)
     with pytest.raises(ValueError, match="has other weights here"):
         loaded.transform(X)
 
@@ -829,7 +829,7 @@ def test_bad_files(extractor, photos, tmp_path):
         ([Image.new("F", (9, 9))], ValueError, "Image 0: its pixels are floats"),
         (ListDataset([{"a": 1}]), TypeError, "dicts with keys a; wanted"),
         (ListDataset([3]), TypeError, "An image is a int"),
-        (np.full((2, 3, 9, 9), np.nan), ValueError, "NaN or infinity.*first in row 0"),
+        (np.full((2, 3, 9, 9), np.nan), ValueError, "NaN or infinity.*values in row 0"),
         ([["a", "b"]], ValueError, "not compatible with arrays of bytes/strings"),
         (["a.png", 3], TypeError, "Image 1 is a int, the first one a path"),
         (
@@ -860,7 +860,7 @@ def test_nan_names_its_row(net, X):
     extractor = TorchFeatureExtractor(net, batch_size=2).fit(X)
     X[5, 0, 0, 0] = np.nan
     for bad in (X, list(X), DataLoader(TensorDataset(torch.from_numpy(X)))):
-        with pytest.raises(ValueError, match="first in row 5"):
+        with pytest.raises(ValueError, match="in row 5"):
             extractor.transform(bad)
 
 

@@ -1,0 +1,297 @@
+"""Rows of features in an SQLite file, shared by any number of processes.
+
+A row is written in one transaction or not at all, and carries a checksum.  Whatever
+goes wrong with the file costs a warning and the cache, never the features.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+import uuid
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+FILE = f"features-v{FORMAT}.sqlite"
+SCHEMA = f"""
+PRAGMA user_version = {FORMAT};
+CREATE TABLE IF NOT EXISTS settings (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT UNIQUE NOT NULL, about TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rows (
+    setting INTEGER NOT NULL, image BLOB NOT NULL, used REAL NOT NULL,
+    checksum INTEGER NOT NULL, features BLOB NOT NULL, PRIMARY KEY (setting, image));
+CREATE INDEX IF NOT EXISTS rows_by_use ON rows (used);
+CREATE TABLE IF NOT EXISTS claims (
+    setting INTEGER NOT NULL, image BLOB NOT NULL, owner TEXT NOT NULL,
+    since REAL NOT NULL, PRIMARY KEY (setting, image)) WITHOUT ROWID;
+"""
+PATIENCE_S = 60  # how long to wait for another process's write
+STALE_S = 3600  # a claim that old was left behind by a process that is gone
+AT_ONCE = 500  # keys in one query; SQLite takes 999 in its oldest versions
+
+
+class Store:
+    """The rows of one setting, open for reading and writing.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the file is; made if it does not exist.
+    digest, about : str, dict
+        The identity of the setting, and a description for people.
+    width : int
+        Features per row.
+    max_bytes : int or None
+        The file is kept below by forgetting rows that nobody used for the longest.
+    """
+
+    def __init__(self, folder, digest, about, width, max_bytes=None):
+        self.folder = folder
+        self.width = width
+        self.max_bytes = max_bytes
+        self.owner = uuid.uuid4().hex
+        self.readable = self.writable = True
+        self.digest, self.about = digest, json.dumps(about)
+        self.setting: int | None = None
+        self.connection: Any = None
+        try:
+            self.connection, self.writable = _connect(folder)
+            self.setting = self._find_setting()
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+        if self.readable and not self.writable:
+            _warn(f"The cache folder {str(folder)!r} is read-only; new rows are lost.")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        with contextlib.suppress(sqlite3.Error):
+            if self.writable:
+                with self._transaction():
+                    self._run("DELETE FROM claims WHERE owner = ?", self.owner)
+        if self.connection is not None:
+            self.connection.close()
+
+    def get(self, keys):
+        """Return a dict of the rows that are there, by key; None is no key."""
+        found: dict[bytes, np.ndarray] = {}
+        if not self.readable:
+            return found
+        try:
+            wanted = [key for key in keys if key is not None]
+            for start in range(0, len(wanted), AT_ONCE):
+                found |= self._select(wanted[start : start + AT_ONCE])
+            if self.max_bytes is not None and self.writable:
+                self._touch(list(found))
+        except sqlite3.Error as error:
+            self._give_up(error)
+        return found
+
+    def put(self, keys, features):
+        """Keep rows; they count as theirs who put them first."""
+        if not self.writable:
+            return
+        now = time.time()
+        rows = [
+            (self.setting, key, now, zlib.crc32(row), row)
+            for key, row in zip(keys, (f.tobytes() for f in features), strict=True)
+            if key is not None
+        ]
+        try:
+            with self._transaction():
+                self._run(  # again, if somebody has cleared the cache
+                    "INSERT OR IGNORE INTO settings VALUES (?, ?, ?)",
+                    *(self.setting, self.digest, self.about),
+                )
+                self.connection.executemany(
+                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", rows
+                )
+                self.connection.executemany(
+                    "DELETE FROM claims WHERE setting = ? AND image = ?",
+                    [row[:2] for row in rows],
+                )
+                self._forget()
+        except sqlite3.Error as error:
+            self.writable = False
+            _warn(
+                f"The cache in {str(self.folder)!r} cannot be written ({error}): new "
+                "rows are not kept. Extraction goes on."
+            )
+
+    def claim(self, keys, *, force=False):
+        """Announce that this process computes rows.
+
+        Returns the rows that are there by now, and the set of keys that another
+        process announced, unless ``force``. A claim is a hint: it saves work, and
+        nothing depends on it.
+        """
+        found = self.get(keys)
+        others: set[bytes] = set()
+        if not self.writable or force:
+            return found, others
+        wanted = [key for key in keys if key is not None and key not in found]
+        try:
+            with self._transaction():
+                found |= self._select(wanted)
+                others = self._claimed_by_others(wanted)
+                now = time.time()
+                self.connection.executemany(
+                    "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)",
+                    [
+                        (self.setting, key, self.owner, now)
+                        for key in wanted
+                        if key not in found and key not in others
+                    ],
+                )
+        except sqlite3.Error as error:
+            self._give_up(error)
+        return found, others - found.keys()
+
+    def _claimed_by_others(self, keys):
+        marks = ", ".join("?" * len(keys))
+        rows = self._run(
+            "SELECT image FROM claims WHERE setting = ? AND owner != ? AND since > ? "
+            f"AND image IN ({marks})",
+            *(self.setting, self.owner, time.time() - STALE_S, *keys),
+        )
+        return {key for (key,) in rows}
+
+    def _find_setting(self):
+        if self.writable:
+            with self._transaction():
+                self._run(
+                    "INSERT OR IGNORE INTO settings (digest, about) VALUES (?, ?)",
+                    *(self.digest, self.about),
+                )
+        query = "SELECT id FROM settings WHERE digest = ?"
+        row = self._run(query, self.digest).fetchone()
+        return -1 if row is None else row[0]
+
+    def _select(self, keys):
+        marks = ", ".join("?" * len(keys))
+        rows = self._run(
+            "SELECT image, checksum, features FROM rows "
+            f"WHERE setting = ? AND image IN ({marks})",
+            *(self.setting, *keys),
+        )
+        return {
+            key: np.frombuffer(row, np.float32)
+            for key, checksum, row in rows
+            if len(row) == 4 * self.width and zlib.crc32(row) == checksum
+        }
+
+    def _touch(self, keys):
+        now = time.time()
+        with self._transaction():
+            self.connection.executemany(
+                "UPDATE rows SET used = ? WHERE setting = ? AND image = ?",
+                [(now, self.setting, key) for key in keys],
+            )
+
+    def _forget(self):
+        """Delete the rows that were not used for the longest, while too many."""
+        while self.max_bytes is not None and used_bytes(self.connection) > (
+            self.max_bytes
+        ):
+            (n,) = self._run("SELECT count(*) FROM rows").fetchone()
+            if n == 0:
+                return
+            self._run(
+                "DELETE FROM rows WHERE rowid IN "
+                "(SELECT rowid FROM rows ORDER BY used LIMIT ?)",
+                max(1, n // 10),
+            )
+
+    def _run(self, statement, *values):
+        return self.connection.execute(statement, values)
+
+    def _transaction(self):
+        return transaction(self.connection)
+
+    def _give_up(self, error):
+        self.readable = self.writable = False
+        _warn(
+            f"The cache in {str(self.folder)!r} cannot be used ({error}). Going on "
+            "without; if the file is damaged, delete it."
+        )
+
+
+def open_file(folder):
+    """Return a connection for inspection, or None if there is nothing yet."""
+    if not Path(folder, FILE).exists():
+        return None
+    connection, _ = _connect(Path(folder))
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection):
+    """Do all or nothing, with other writers waiting."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def used_bytes(connection):
+    """Return the size of all pages in use."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+
+def _connect(folder):
+    """Return a connection, and whether it may write."""
+    path = folder / FILE
+    with contextlib.suppress(OSError):  # what is wrong will show on opening
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(path if path.exists() else folder, os.W_OK) and os.access(
+        folder, os.W_OK
+    ):
+        connection = _open(path.absolute().as_uri() + "?mode=rwc")
+        # A log beside the file: readers and a writer do not wait for each other.
+        connection.execute("PRAGMA page_size = 16384")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, FORMAT):
+            connection.close()
+            raise OSError(f"{path} was written in format {version}, wanted {FORMAT}")
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+        with transaction(connection):
+            connection.execute(
+                "DELETE FROM claims WHERE since < ?", (time.time() - STALE_S,)
+            )
+        return connection, True
+    # Nobody can write here: the log, if there is one, belongs to a copy of the folder.
+    options = "?mode=ro" if Path(f"{path}-shm").exists() else "?immutable=1"
+    return _open(path.absolute().as_uri() + options), False
+
+
+def _open(uri):
+    return sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=PATIENCE_S,
+        isolation_level=None,  # transactions are ours to begin
+        check_same_thread=False,
+    )
+
+
+def _warn(message):
+    warnings.warn(message, UserWarning, stacklevel=2)

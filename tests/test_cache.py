@@ -1,0 +1,666 @@
+"""Every image through the backbone once, whatever happens to the cache."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import conv_net
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision import transforms
+
+from reactood import TorchFeatureExtractor, make_react_pipeline
+from reactood._identity import identity, image_digest
+from reactood._store import FILE, Store
+from reactood.cache import FeatureCache
+from reactood.datasets import ImageDataset
+
+
+@pytest.fixture
+def X(rng):
+    return rng.normal(size=(40, 3, 9, 9)).astype(np.float32)
+
+
+class Counted(nn.Module):
+    """Appends a byte to a file for every image that passes, in whatever process."""
+
+    def __init__(self, path, width=8):
+        super().__init__()
+        self.path = str(path)
+        torch.manual_seed(0)
+        self.net = conv_net(width=width)
+
+    def forward(self, x):
+        with open(self.path, "ab") as file:
+            file.write(b"." * len(x))
+        return self.net(x)
+
+
+class Count:
+    def __init__(self, path):
+        self.path = Path(path)
+        self.path.touch()
+
+    def __call__(self):
+        """Return how many images passed since the last call."""
+        n = self.path.stat().st_size
+        self.path.write_bytes(b"")
+        return n
+
+
+@pytest.fixture
+def count(tmp_path):
+    return Count(tmp_path / "count")
+
+
+@pytest.fixture
+def extractor(tmp_path, count):
+    model = functools.partial(Counted, count.path)
+    return TorchFeatureExtractor(model, cache=tmp_path / "cache", batch_size=8)
+
+
+def to_tensor(image):
+    return transforms.functional.to_tensor(image)
+
+
+# --- what is found again ------------------------------------------------------------
+
+
+def test_any_subset_and_order_costs_nothing(extractor, X, count, rng):
+    plain = clone(extractor).set_params(cache=None).fit_transform(X)
+    extractor.fit(X)
+    count()
+    np.testing.assert_array_equal(extractor.transform(X), plain)
+    assert count() == 40
+    rows = rng.permutation(40)[:25]
+    for images, expected in [
+        (X, plain),
+        (X[rows], plain[rows]),
+        (torch.from_numpy(X[rows]), plain[rows]),
+        (np.asfortranarray(X), plain),
+        (X[::-2], plain[::-2]),
+    ]:
+        np.testing.assert_array_equal(extractor.transform(images), expected)
+    assert count() == 0
+    again = clone(extractor).fit(X[:3])
+    count()
+    np.testing.assert_array_equal(again.transform(X), plain)
+    assert count() == 0
+
+
+def test_only_new_images_are_computed(extractor, X, count):
+    extractor.fit(X).transform(X[:10])
+    count()
+    features = extractor.transform(X)
+    assert count() == 30
+    plain = clone(extractor).set_params(cache=None).fit_transform(X)
+    np.testing.assert_array_equal(features, plain)
+
+
+def test_the_same_image_twice_is_computed_once(extractor, X, count):
+    extractor.fit(X)
+    count()
+    features = extractor.transform(np.concatenate([X[:9], X[:9], X[:1]]))
+    assert count() == 9
+    np.testing.assert_array_equal(features[:9], features[9:18])
+    np.testing.assert_array_equal(features[0], features[18])
+
+
+def test_all_kinds_of_images(extractor, photos, X, count):
+    extractor.set_params(
+        preprocess=transforms.Compose(
+            [
+                transforms.Resize((9, 9)),
+                transforms.ToTensor(),
+                transforms.Normalize([0.5] * 3, [0.2] * 3),
+            ]
+        )
+    )
+    pil = [Image.open(path).convert("RGB") for path in photos]
+    pixels = np.stack([np.asarray(image.resize((9, 9))) for image in pil])
+    dataset = TensorDataset(torch.from_numpy(X))
+    for images in (
+        photos,
+        [str(path) for path in photos],
+        pd.Series([str(path) for path in photos]),
+        photos[0].parents[1],
+        pil,
+        pixels,
+        list(pixels),
+        X,
+        dataset,
+        ImageDataset(dataset),
+        DataLoader(dataset, batch_size=3),
+    ):
+        extractor.fit(images)
+        first = extractor.transform(images)
+        count()
+        np.testing.assert_array_equal(extractor.transform(images), first)
+        assert count() == 0, type(images)
+
+
+def test_a_changed_file_is_another_image(extractor, photos, count):
+    extractor.set_params(preprocess=None)
+    path = photos[0]
+    Image.new("RGB", (9, 9), "red").save(path)
+    red = extractor.fit([path]).transform([path])
+    Image.new("RGB", (9, 9), "blue").save(path)
+    os.utime(path, ns=(1, 1))
+    blue = extractor.transform([path])
+    assert not np.array_equal(red, blue)
+
+
+def test_settings_never_share_rows(extractor, X, photos, count):
+    extractor.fit(X).transform(X)
+    count()
+    half = transforms.Compose([transforms.Resize((4, 4)), transforms.ToTensor()])
+    whole = transforms.Compose([transforms.Resize((9, 9)), transforms.ToTensor()])
+    for parameters, images in (
+        ({"model": functools.partial(Counted, count.path, width=4)}, X),
+        ({"layer": "net.2"}, X),
+        ({"precision": "bfloat16"}, X),
+        ({"preprocess": half}, photos),
+        ({"preprocess": whole}, photos),
+    ):
+        other = clone(extractor).set_params(**parameters)
+        expected = clone(other).set_params(cache=None).fit_transform(images)
+        other.fit(images)
+        count()
+        np.testing.assert_array_equal(other.transform(images), expected)
+        assert count() == len(images), parameters
+        other.transform(images)
+        assert count() == 0
+    assert len(FeatureCache(extractor.cache).info()) == 6
+
+
+def test_the_weights_of_a_file_are_what_counts(tmp_path, X, count):
+    path = tmp_path / "weights.pt"
+
+    def load():
+        model = Counted(count.path)
+        model.load_state_dict(torch.load(path))
+        return model
+
+    torch.save(Counted(count.path).state_dict(), path)
+    extractor = TorchFeatureExtractor(load, cache=tmp_path / "cache").fit(X)
+    before = extractor.transform(X)
+    weights = torch.load(path)
+    weights["net.0.weight"][0, 0, 0, 0] += 0.5
+    torch.save(weights, path)
+    extractor.fit(X)
+    count()
+    after = extractor.transform(X)
+    assert count() == 40
+    assert not np.array_equal(before, after)
+
+
+def test_named_models_are_not_even_built(tmp_path, rng, monkeypatch):
+    X = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
+    extractor = TorchFeatureExtractor("resnet18", weights=None, cache=tmp_path)
+    features = extractor.fit_transform(X)
+    monkeypatch.setattr("reactood._networks.build_network", None)
+    np.testing.assert_array_equal(clone(extractor).fit_transform(X), features)
+
+
+def test_an_unmarked_preprocess_cannot_be_cached(extractor, photos):
+    with threading.Lock() as _:
+        lock = threading.Lock()
+    extractor.set_params(preprocess=lambda image: (lock, to_tensor(image))[1])
+    sized = [photos[2]]
+    with pytest.raises(ValueError, match=r"cache= needs to tell preprocess=.* lock"):
+        extractor.fit_transform(sized)
+
+
+# --- identities ---------------------------------------------------------------------
+
+
+def test_identities_see_what_matters():
+    def scaled(factor):
+        return lambda image: to_tensor(image) * factor
+
+    class Add:
+        def __init__(self, value):
+            self.value = value
+
+        def __call__(self, image):
+            return to_tensor(image) + self.value
+
+    class Subtract(Add):
+        def __call__(self, image):
+            return to_tensor(image) - self.value
+
+    things = [
+        scaled(1),
+        scaled(2),
+        Add(1),
+        Add(2),
+        Subtract(1),
+        functools.partial(to_tensor),
+        functools.partial(to_tensor, image=None),
+        transforms.Resize(9),
+        transforms.Resize(9, transforms.InterpolationMode.NEAREST),
+        np.arange(3),
+        np.arange(3.0),
+        torch.arange(3),
+        nn.Linear(2, 2),
+        nn.Sequential(nn.ReLU()),
+        nn.Sequential(nn.GELU()),
+        [1, 2],
+        {1: 2},
+        {1, 2},
+        "a",
+        b"a",
+        None,
+    ]
+    seen = [identity(thing) for thing in things]
+    assert len(set(seen)) == len(seen)
+    assert identity(scaled(1)) == seen[0]
+    assert identity(Add(1)) == seen[2]
+
+
+def test_identities_survive_the_process():
+    code = textwrap.dedent(
+        """
+        import torch, functools
+        from torchvision import transforms
+        from reactood._identity import identity
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        net[0].register_forward_hook(print)
+        names = {"b", "a", "c"}
+        resize = lambda image, size=9: transforms.functional.resize(image, size)
+        print(identity((net, names, resize, transforms.Compose([resize]))))
+        """
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2)
+    }
+    assert len(outputs) == 1
+
+
+def test_digests_of_images(rng):
+    pixels = rng.integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    different = [
+        pixels,
+        pixels.reshape(4, 6, 3),
+        pixels.astype(np.float32),
+        pixels + 1,
+        image,
+        image.convert("L"),
+        image.resize((3, 3)),
+    ]
+    assert len({image_digest(item) for item in different}) == len(different)
+    same = [pixels, torch.from_numpy(pixels), np.asfortranarray(pixels)]
+    assert len({image_digest(item) for item in same}) == 1
+    assert image_digest("/nowhere.jpg") is None
+
+
+# --- the store ----------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.binary(max_size=3), st.integers(0, 9)), max_size=30))
+def test_a_store_is_a_dict(tmp_path_factory, items):
+    expected = {}
+    folder = tmp_path_factory.mktemp("store")
+    with Store(folder, "a", {}, 2) as store, Store(folder, "b", {}, 2) as other:
+        for key, value in items:
+            row = np.full((1, 2), value, np.float32)
+            store.put([key], row)
+            other.put([key], row + 100)
+            expected[key] = row[0].tolist()
+        found = store.get([*expected, b"more", None])
+    assert {key: row.tolist() for key, row in found.items()} == expected
+
+
+def test_a_damaged_row_is_not_served(tmp_path):
+    with Store(tmp_path, "a", {}, 2) as store:
+        store.put([b"1", b"2", b"3"], np.ones((3, 2), np.float32))
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("UPDATE rows SET features = ? WHERE image = ?", (b"1234", b"1"))
+    connection.execute("UPDATE rows SET features = ? WHERE image = ?", (b"8" * 8, b"2"))
+    connection.commit()
+    connection.close()
+    with Store(tmp_path, "a", {}, 2) as store:
+        assert list(store.get([b"1", b"2", b"3"])) == [b"3"]
+        store.put([b"1"], np.zeros((1, 2), np.float32))
+        assert sorted(store.get([b"1", b"2"])) == [b"1"]
+
+
+def test_claims_are_hints(tmp_path):
+    one, two = (Store(tmp_path, "a", {}, 2) for _ in range(2))
+    with two:
+        with one:
+            assert one.claim([b"1", b"2", None]) == ({}, set())
+            assert two.claim([b"1", b"3"]) == ({}, {b"1"})
+            assert two.claim([b"1"], force=True) == ({}, set())
+            assert one.claim([b"1", b"3"]) == ({}, {b"3"})
+            one.put([b"1"], np.ones((1, 2), np.float32))
+            found, others = two.claim([b"1", b"2"])
+            assert list(found) == [b"1"] and others == {b"2"}
+        assert two.claim([b"2"]) == ({}, set())  # the other is gone
+
+
+def test_the_size_is_bounded_and_the_oldest_go(tmp_path, rng):
+    limit = 600_000
+    rows = rng.normal(size=(1000, 500)).astype(np.float32)  # 2 MB
+    with Store(tmp_path, "a", {}, 500, max_bytes=limit) as store:
+        for i in range(0, 1000, 20):
+            store.put([b"%d" % j for j in range(i, i + 20)], rows[i : i + 20])
+            store.get([b"0"])  # in use all the time
+    cache = FeatureCache(tmp_path, max_bytes=limit)
+    assert 0.5 * limit < cache.n_bytes <= limit
+    assert (tmp_path / FILE).stat().st_size <= 1.5 * limit
+    with Store(tmp_path, "a", {}, 500, max_bytes=limit) as store:
+        found = store.get([b"%d" % j for j in range(1000)])
+    assert b"0" in found and b"999" in found and b"1" not in found
+    np.testing.assert_array_equal(found[b"999"], rows[999])
+
+
+def test_inspecting_and_clearing(extractor, X, tmp_path):
+    cache = FeatureCache(extractor.cache)
+    assert cache.info() == [] and len(cache) == cache.n_bytes == cache.clear() == 0
+    assert not Path(cache.folder).exists()
+    extractor.set_params(cache=cache).fit(X).transform(X)
+    clone(extractor).set_params(layer="net.2").fit(X).transform(X[:5])
+    first, second = cache.info()
+    assert (first["n_rows"], second["n_rows"], len(cache)) == (40, 5, 45)
+    assert (first["model"], first["layer"], second["layer"]) == (
+        "Counted",
+        None,
+        "net.2",
+    )
+    assert abs(first["last_used"] - time.time()) < 600
+    with pytest.raises(ValueError, match="setting=99 is not in the cache"):
+        cache.clear(99)
+    assert cache.clear(second["id"]) == 5 and len(cache) == 40
+    assert cache.clear() == 40 and cache.info() == []
+
+
+def test_bad_caches(net, X):
+    with pytest.raises(TypeError, match="folder is a int"):
+        FeatureCache(3)
+    with pytest.raises(ValueError, match="max_bytes=0"):
+        FeatureCache("folder", max_bytes=0)
+    with pytest.raises(ValueError, match="'cache' parameter"):
+        TorchFeatureExtractor(net, cache=3).fit(X)
+    assert repr(FeatureCache("f", max_bytes=9)) == "FeatureCache('f', max_bytes=9)"
+
+
+# --- searches -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_search_is_one_pass(tmp_path, X, count, n_jobs):
+    y = np.where(np.arange(40) % 4, 1, -1)
+    pipeline = make_react_pipeline(
+        functools.partial(Counted, count.path), cache=tmp_path / "cache", batch_size=4
+    )
+    search = GridSearchCV(
+        pipeline,
+        {"detector__percentile": [70, 75, 80, 85, 90, 95, 99]},
+        scoring="roc_auc",
+        cv=5,
+        n_jobs=n_jobs,
+    ).fit(X, y)
+    n = count()
+    # Each process proves the head on a few images, a few times over, once.
+    assert n <= 40 + n_jobs * 60, n
+    plain = clone(search).set_params(estimator__extractor__cache=None, n_jobs=1)
+    scores = plain.fit(X, y).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], scores)
+
+
+def test_a_search_over_layers_and_precisions(tmp_path, X, count):
+    y = np.where(np.arange(40) % 4, 1, -1)
+    pipeline = make_react_pipeline(
+        functools.partial(Counted, count.path),
+        cache=tmp_path / "cache",
+        head=(np.eye(3, 8, dtype=np.float32), np.zeros(3, np.float32)),
+    )
+    grid = {
+        "extractor__layer": [None, "net.2"],
+        "extractor__precision": ["float32", "bfloat16"],
+        "detector__percentile": [80, 90],
+    }
+    search = GridSearchCV(pipeline, grid, scoring="roc_auc", cv=2).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert [s["n_rows"] for s in FeatureCache(tmp_path / "cache").info()] == [40] * 4
+    count()
+    clone(search).fit(X, y)
+    assert count() == 0
+
+
+def test_progress_is_over_images_that_are_computed(extractor, X, capsys):
+    extractor.set_params(verbose=True).fit(X).transform(X[:10])
+    assert "10/10" in capsys.readouterr().err
+    extractor.transform(X)
+    assert "30/30" in capsys.readouterr().err
+    extractor.transform(X)
+    assert capsys.readouterr().err == ""
+
+
+# --- several processes --------------------------------------------------------------
+
+
+def _extract(model, folder, X, queue):
+    extractor = TorchFeatureExtractor(model, cache=folder, batch_size=4)
+    queue.put(extractor.fit(X).transform(X))
+
+
+def test_processes_share_the_work(tmp_path, rng, count):
+    X = rng.normal(size=(120, 3, 9, 9)).astype(np.float32)
+    model = functools.partial(Counted, count.path)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [
+        context.Process(target=_extract, args=(model, tmp_path / "cache", X, queue))
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    results = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    expected = TorchFeatureExtractor(model).fit_transform(X)
+    for result in results:
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    assert len(FeatureCache(tmp_path / "cache")) == 120
+
+
+KILLED = """
+import sys, functools
+import numpy as np
+sys.path.insert(0, {tests!r})
+from test_cache import Counted
+from reactood import TorchFeatureExtractor
+X = np.load({X!r})
+extractor = TorchFeatureExtractor(
+    functools.partial(Counted, {count!r}), cache={folder!r}, batch_size=1,
+    preprocess=None,
+).fit(X)
+print("ready", flush=True)
+extractor.transform(X)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
+def test_a_kill_leaves_the_cache_whole(tmp_path, rng, count, signal_):
+    X = rng.normal(size=(2000, 3, 9, 9)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    folder = tmp_path / "cache"
+    code = KILLED.format(
+        tests=str(Path(__file__).parent),
+        X=str(tmp_path / "X.npy"),
+        count=str(count.path),
+        folder=str(folder),
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    while not (folder / FILE).exists() or len(FeatureCache(folder)) < 20:
+        time.sleep(0.01)
+    process.send_signal(signal_)
+    out, err = process.communicate(timeout=60)
+    assert b"done" not in out
+    assert (signal_ == signal.SIGKILL) or b"KeyboardInterrupt" in err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody of its group is left
+    extractor = TorchFeatureExtractor(
+        functools.partial(Counted, count.path),
+        cache=folder,
+        batch_size=1,
+        preprocess=None,
+    ).fit(X)
+    n_rows = len(FeatureCache(folder))
+    assert 20 <= n_rows < 2000
+    count()
+    features = extractor.transform(X)
+    assert count() == 2000 - n_rows
+    np.testing.assert_array_equal(
+        features, clone(extractor).set_params(cache=None).fit(X).transform(X)
+    )
+
+
+# --- what may go wrong with the file ------------------------------------------------
+
+
+@pytest.fixture
+def expected(extractor, X):
+    return clone(extractor).set_params(cache=None).fit_transform(X)
+
+
+def test_no_cache_at_all_if_the_file_is_damaged(extractor, X, expected):
+    Path(extractor.cache).mkdir()
+    Path(extractor.cache, FILE).write_bytes(b"no database" * 1000)
+    with pytest.warns(UserWarning, match="cannot be used .*if the file is damaged"):
+        features = extractor.fit_transform(X)
+    np.testing.assert_array_equal(features, expected)
+
+
+def test_a_cache_of_another_version(extractor, X, expected):
+    extractor.fit_transform(X)
+    connection = sqlite3.connect(Path(extractor.cache, FILE))
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.warns(UserWarning, match="written in format 99, wanted 1"):
+        np.testing.assert_array_equal(extractor.transform(X), expected)
+
+
+def test_files_of_older_versions_are_left_alone(extractor, X, expected):
+    Path(extractor.cache).mkdir()
+    old = Path(extractor.cache, "features-v0.sqlite")
+    old.write_bytes(b"whatever an older version wrote")
+    np.testing.assert_array_equal(extractor.fit_transform(X), expected)
+    assert old.read_bytes() == b"whatever an older version wrote"
+    assert len(FeatureCache(extractor.cache)) == 40
+
+
+def test_a_full_disk_costs_the_cache_alone(extractor, X, expected, monkeypatch):
+    real = Store._transaction
+
+    def full(self):
+        if self.setting is not None:
+            n = self.connection.execute("PRAGMA page_count").fetchone()[0]
+            self.connection.execute(f"PRAGMA max_page_count = {n}")
+        return real(self)
+
+    monkeypatch.setattr(Store, "_transaction", full)
+    monkeypatch.setattr(Store, "claim", lambda self, keys, force: ({}, set()))
+    wide = TorchFeatureExtractor(
+        functools.partial(conv_net, width=3000), cache=extractor.cache, batch_size=8
+    )
+    plain = clone(wide).set_params(cache=None).fit_transform(X)
+    with pytest.warns(UserWarning, match="cannot be written .*full") as caught:
+        features = wide.fit_transform(X)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(features, plain)
+
+
+READ_ONLY = """
+import os, sys, warnings
+import numpy as np
+sys.path.insert(0, {tests!r})
+from conftest import conv_net
+from reactood import TorchFeatureExtractor
+extractor = TorchFeatureExtractor(conv_net, cache={folder!r})
+X = np.random.default_rng(0).normal(size=(40, 3, 9, 9)).astype(np.float32)
+first = extractor.fit(X).transform(X[:30])
+os.setuid(65534)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    again = extractor.transform(X)
+assert np.array_equal(again[:30], first), again
+[warning] = caught
+print(warning.message)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0,
+    reason="only root can give up its rights",
+)
+def test_a_read_only_folder():
+    with tempfile.TemporaryDirectory() as parent:  # tmp_path is closed to others
+        os.chmod(parent, 0o755)
+        folder = os.path.join(parent, "cache")
+        code = READ_ONLY.format(tests=str(Path(__file__).parent), folder=folder)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+        assert b"is read-only; new rows are lost" in done.stdout, done.stderr
+        assert len(FeatureCache(folder)) == 30
+
+
+def test_a_folder_without_write_access(extractor, X, expected, monkeypatch, count):
+    extractor.fit(X).transform(X[:30])
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    count()
+    with pytest.warns(UserWarning, match="is read-only; new rows are lost"):
+        np.testing.assert_array_equal(extractor.transform(X), expected)
+    assert count() == 10
+
+
+def test_a_cache_whose_place_is_taken_by_a_file(extractor, X, expected):
+    Path(extractor.cache).write_text("a file")
+    with pytest.warns(UserWarning, match="cannot be used"):
+        np.testing.assert_array_equal(extractor.fit_transform(X), expected)
+
+
+def test_a_store_without_xxhash():
+    code = (
+        "import sys; sys.modules['xxhash'] = None\n"
+        "from reactood._identity import HASH, identity, image_digest\n"
+        "import numpy as np\n"
+        "print(HASH, len(image_digest(np.ones(3))), len(identity([1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.split() == [b"blake2b", b"16", b"32"]

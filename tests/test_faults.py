@@ -1,0 +1,426 @@
+"""Broken images, dying workers and full memory: nothing is lost, nothing stays."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import conv_net
+from PIL import Image
+from sklearn.base import clone
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision import transforms
+from torchvision.models import ResNet18_Weights, ViT_B_16_Weights
+
+import reactood._forward
+from reactood import ReActDetector, TorchFeatureExtractor
+from reactood._images import Preparation, read_image
+from reactood.cache import FeatureCache
+
+SIZE = 16
+
+
+@pytest.fixture
+def X(rng):
+    return rng.normal(size=(20, 3, 9, 9)).astype(np.float32)
+
+
+def small(image):
+    return transforms.functional.to_tensor(image.resize((9, 9)))
+
+
+class Resized:
+    """Known steps alone, so that threads share the work."""
+
+    def __new__(cls):
+        return transforms.Compose(
+            [
+                transforms.Resize((9, 9)),
+                transforms.ToTensor(),
+                transforms.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.25]),
+            ]
+        )
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    """Paths of 1,000 small JPEG files, of which row 731 is cut short."""
+    folder = tmp_path_factory.mktemp("thousand")
+    rng = np.random.default_rng(0)
+    paths = []
+    for row in range(1000):
+        path = folder / f"{row:04d}.jpg"
+        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        paths.append(path)
+    whole = paths[731].read_bytes()
+    paths[731].write_bytes(whole[: len(whole) // 2])
+    return paths
+
+
+# --- images that cannot be read ------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_truncated_file_at_row_731(thousand, num_workers, cache, tmp_path):
+    extractor = TorchFeatureExtractor(
+        conv_net,
+        preprocess=Resized(),
+        num_workers=num_workers,
+        cache=tmp_path if cache else None,
+    ).fit(thousand)
+    with pytest.raises(ValueError, match=r"Image 731: .*0731\.jpg.*cannot be read"):
+        extractor.transform(thousand)
+    good = [path for path in thousand if path != thousand[731]]
+    expected = extractor.transform(good)
+    extractor.set_params(on_error="nan")
+    with pytest.warns(UserWarning, match=r"1 images could not be read.*rows 731 \(I"):
+        features = extractor.transform(thousand)
+    assert np.isnan(features[731]).all()
+    np.testing.assert_array_equal(np.delete(features, 731, axis=0), expected)
+    detector = ReActDetector(extractor.head_).fit(expected)
+    with pytest.raises(ValueError, match=r"in 1 of 1000 rows, .*\(731\)"):
+        detector.score_samples(features)
+    if cache:
+        assert len(FeatureCache(tmp_path)) == 999
+
+
+def test_many_bad_images_are_one_warning(photos):
+    for path in photos[:2]:
+        path.write_bytes(b"no image")
+    paths = [*photos, "nowhere.png", photos[0]] + [f"{i}.jpg" for i in range(20)]
+    extractor = TorchFeatureExtractor(conv_net, preprocess=small, on_error="nan")
+    with pytest.warns(UserWarning, match="24 images could not be read") as caught:
+        features = extractor.fit_transform(paths)
+    assert len(caught) == 1 and "'nowhere.png' does not exist" in str(caught[0].message)
+    bad = [0, 1, 6, 7, *range(8, 28)]
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(features).all(1)), bad)
+    assert np.isfinite(np.delete(features, bad, axis=0)).all()
+
+
+def test_twins_of_a_bad_image_are_bad_too(photos, tmp_path):
+    photos[0].write_bytes(b"no image")
+    extractor = TorchFeatureExtractor(
+        conv_net, preprocess=small, on_error="nan", cache=tmp_path
+    )
+    paths = [photos[1], photos[0], photos[0], photos[1]]
+    with pytest.warns(UserWarning, match="2 images could not be read"):
+        features = extractor.fit_transform(paths)
+    assert np.isnan(features).all(axis=1).tolist() == [False, True, True, False]
+
+
+def test_nothing_but_bad_images(photos):
+    for path in photos:
+        path.write_bytes(b"no image")
+    extractor = TorchFeatureExtractor(conv_net, preprocess=small, on_error="nan")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        extractor.fit(photos)
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "dataset", "loader"])
+def test_nan_pixels_are_bad_images(X, kind):
+    bad = X.copy()
+    bad[3, 0, 0, 0] = np.nan
+    bad[5, 1, 1, 1] = np.inf
+    dataset = TensorDataset(torch.from_numpy(bad))
+    images = {
+        "array": bad,
+        "list": list(bad),
+        "dataset": dataset,
+        "loader": DataLoader(dataset, batch_size=4),
+    }[kind]
+    extractor = TorchFeatureExtractor(conv_net, on_error="nan", batch_size=4).fit(X)
+    with pytest.warns(UserWarning, match=r"2 images .*rows 3 \(.*; 5 \("):
+        features = extractor.transform(images)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(features).all(1)), [3, 5])
+    rows = np.setdiff1d(np.arange(20), [3, 5])
+    expected = extractor.transform(X)
+    np.testing.assert_allclose(features[rows], expected[rows], rtol=1e-5, atol=1e-7)
+
+
+def test_a_pool_survives_a_bad_file(photos):
+    extractor = TorchFeatureExtractor(
+        conv_net, preprocess=small, num_workers=2, on_error="nan", batch_size=1
+    ).fit(photos)
+    expected = extractor.transform(photos)
+    photos[2].write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="1 images"):
+        features = extractor.transform(photos)
+    rows = [0, 1, 3, 4, 5]
+    np.testing.assert_array_equal(features[rows], expected[rows])
+
+
+# --- workers that die ----------------------------------------------------------------
+
+
+class Deadly(Dataset):
+    """Kills the process that asks for item 7, as often as ``lives`` says."""
+
+    def __init__(self, X, path, lives):
+        self.X, self.path, self.lives = X, Path(path), lives
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        if index == 7 and torch.utils.data.get_worker_info() is not None:
+            deaths = len(self.path.read_bytes()) if self.path.exists() else 0
+            if deaths < self.lives:
+                self.path.write_bytes(b"." * (deaths + 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+        return torch.from_numpy(self.X[index])
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_worker_killed_once(X, tmp_path, cache):
+    extractor = TorchFeatureExtractor(
+        conv_net,
+        num_workers=2,
+        batch_size=2,
+        cache=tmp_path / "cache" if cache else None,
+    ).fit(X)
+    with pytest.warns(UserWarning, match="reads images died .*Starting it again"):
+        features = extractor.transform(Deadly(X, tmp_path / "deaths", 1))
+    np.testing.assert_array_equal(features, extractor.transform(X))
+
+
+def test_a_worker_that_always_dies(X, tmp_path):
+    extractor = TorchFeatureExtractor(conv_net, num_workers=1, batch_size=2).fit(X)
+    with (
+        pytest.warns(UserWarning, match="Starting it again"),
+        pytest.raises(
+            RuntimeError, match=r"died twice at the same place, .*rows \[.*\b7\b"
+        ),
+    ):
+        extractor.transform(Deadly(X, tmp_path / "deaths", 99))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_nobody_stays_behind(photos, error, monkeypatch):
+    extractor = TorchFeatureExtractor(
+        conv_net, preprocess=small, num_workers=2, batch_size=1
+    ).fit(photos)
+
+    def interrupted(*args):
+        raise error
+
+    monkeypatch.setattr("reactood._rows.Rows.write", interrupted)
+    before = set(multiprocessing.active_children())  # of other tests
+    with pytest.raises(error):
+        extractor.transform(photos * 20)
+    deadline = time.monotonic() + 10
+    while set(multiprocessing.active_children()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+INTERRUPTED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_faults import small
+from conftest import conv_net
+from reactood import TorchFeatureExtractor
+paths = {paths!r}
+extractor = TorchFeatureExtractor(
+    conv_net, preprocess=small, num_workers=2, batch_size=1, cache={folder!r}
+).fit(paths)
+extractor.transform(paths)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_leaves_no_process_and_a_whole_cache(thousand, tmp_path):
+    code = INTERRUPTED.format(
+        tests=str(Path(__file__).parent),
+        paths=[str(path) for path in thousand if path != thousand[731]],
+        folder=str(tmp_path / "cache"),
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True
+    )
+    while process.poll() is None and len(FeatureCache(tmp_path / "cache")) < 20:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert 20 <= len(FeatureCache(tmp_path / "cache")) < 999
+
+
+# --- memory --------------------------------------------------------------------------
+
+
+class Limited(torch.nn.Module):
+    """Runs out of memory from the third batch on, with more than two images."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.calls = conv_net(), 0
+
+    def forward(self, x):
+        self.calls += len(x) == 8
+        if self.calls > 2 and len(x) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.net(x)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_memory_that_ends_in_the_middle(rng, tmp_path, cache, monkeypatch):
+    monkeypatch.setitem(reactood._forward.BATCH_SIZES, "cpu", 8)
+    X = rng.normal(size=(50, 3, 9, 9)).astype(np.float32)
+    extractor = TorchFeatureExtractor(Limited, cache=tmp_path if cache else None)
+    features = extractor.fit(X).transform(X)
+    torch.manual_seed(0)
+    expected = TorchFeatureExtractor(conv_net()).fit_transform(X)
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+# --- features go to a file -----------------------------------------------------------
+
+
+def test_features_in_a_file(X, tmp_path):
+    extractor = TorchFeatureExtractor(conv_net, batch_size=3)
+    expected = extractor.fit_transform(X)
+    path = tmp_path / "features.npy"
+    mapped = extractor.transform(X, out=path)
+    assert isinstance(mapped, np.memmap) and not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, expected)
+    np.testing.assert_array_equal(np.load(path), expected)
+    np.testing.assert_array_equal(extractor.fit_transform(X, out=str(path)), expected)
+    out = np.empty((20, 8), np.float32)
+    assert extractor.transform(X, out=out) is not None
+    np.testing.assert_array_equal(out, expected)
+    loader = DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=6)
+    np.testing.assert_array_equal(extractor.transform(loader, out=path), expected)
+    assert sorted(os.listdir(tmp_path)) == ["features.npy"]
+    ReActDetector(extractor.head_).fit(mapped)
+
+
+def test_a_file_appears_when_it_is_complete(X, tmp_path):
+    path = tmp_path / "features.npy"
+    extractor = TorchFeatureExtractor(conv_net, batch_size=3).fit(X)
+    extractor.transform(X[:5], out=path)
+    before = path.read_bytes()
+    X[17] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        extractor.transform(X, out=path)
+    assert os.listdir(tmp_path) == ["features.npy"] and path.read_bytes() == before
+
+
+def test_bad_places_for_features(X, tmp_path):
+    extractor = TorchFeatureExtractor(conv_net).fit(X)
+    for out, sentence in (
+        (np.empty((20, 8)), r"float64 array of shape \(20, 8\), wanted a writable"),
+        (np.empty((3, 8), np.float32), r"wanted .* of shape \(20, 8\)"),
+        (np.broadcast_to(np.float32(0), (20, 8)), "read-only float32"),
+        (tmp_path / "features.csv", r"name ends in \.npy"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            extractor.transform(X, out=out)
+    dataset = TensorDataset(torch.from_numpy(X))
+    shuffled = DataLoader(dataset, shuffle=True)
+    with (
+        pytest.warns(UserWarning, match="shuffles"),
+        pytest.raises(ValueError, match="out= needs the number of rows"),
+    ):
+        extractor.transform(shuffled, out=tmp_path / "features.npy")
+
+
+# --- pixels until the device ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        None,
+        ResNet18_Weights.DEFAULT.transforms(),
+        ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1.transforms(),
+        Resized(),
+        transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]),
+    ],
+    ids=["none", "resnet18", "vit_swag", "compose", "scalar"],
+)
+def test_batches_of_pixels_become_the_transforms_own_floats(transform, photos):
+    prepare = Preparation(transform, rgb=True)
+    assert prepare.thread_safe
+    for path in photos:
+        image = read_image(path)
+        expected = (transform or transforms.functional.to_tensor)(image)
+        pixels = prepare(path)
+        assert pixels.dtype == torch.uint8
+        floats = prepare.finish(torch.stack([pixels, pixels]))
+        assert torch.equal(floats[1], expected)
+
+
+def test_timm_transforms_too(photos):
+    timm_data = pytest.importorskip("timm.data")
+    transform = timm_data.create_transform(input_size=32, is_training=False)
+    prepare = Preparation(transform, rgb=True)
+    for path in photos:
+        pixels = prepare(path)
+        assert pixels.dtype == torch.uint8
+        expected = transform(read_image(path))
+        assert torch.equal(prepare.finish(pixels[None])[0], expected)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        small,
+        transforms.Compose([small]),
+        transforms.Compose([transforms.ToTensor()]),
+        transforms.Compose([transforms.RandomCrop(8), *Resized().transforms]),
+        transforms.Compose([*Resized().transforms, transforms.RandomErasing()]),
+    ],
+)
+def test_other_transforms_run_whole_and_in_one_thread(transform, photos):
+    prepare = Preparation(transform, rgb=True)
+    assert not prepare.thread_safe
+    assert prepare(photos[0]).is_floating_point()
+
+
+def test_a_transform_of_another_number_of_channels(rng):
+    grey = Image.fromarray(rng.integers(0, 256, (9, 9), dtype=np.uint8))
+    extractor = TorchFeatureExtractor(conv_net, preprocess=Resized())
+    with pytest.raises(ValueError, match=r"Image 0: .*broadcast"):
+        extractor.fit([grey])
+
+
+def test_threads_keep_the_order(thousand):
+    paths = [path for path in thousand if path != thousand[731]]
+    extractor = TorchFeatureExtractor(conv_net, preprocess=Resized()).fit(paths)
+    features = extractor.transform(paths)
+    for row in (0, 1, 31, 32, 500, 998):
+        np.testing.assert_allclose(
+            extractor.transform([paths[row]])[0], features[row], rtol=1e-5, atol=1e-7
+        )
+    workers = clone(extractor).set_params(num_workers=2).fit_transform(paths)
+    np.testing.assert_array_equal(workers, features)
+
+
+def test_pixels_and_floats_do_not_mix(X, rng):
+    pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    extractor = TorchFeatureExtractor(conv_net, preprocess=None).fit(X)
+    with pytest.raises(TypeError, match="wanted one kind"):
+        extractor.transform([X[0], pixels])
+
+
+def test_a_factory_is_called_once_per_fit(X):
+    calls = []
+
+    def build():
+        calls.append(1)
+        return conv_net()
+
+    TorchFeatureExtractor(functools.partial(build)).fit_transform(X)
+    assert len(calls) == 1
