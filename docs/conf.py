@@ -23,7 +23,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_measured.rst"]
 templates_path = ["_templates"]
 default_role = "code"
 extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s")}

@@ -13,6 +13,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -151,6 +152,8 @@ class TorchFeatureExtractor(
     >>> features.shape == (10, extractor.n_features_out_)
     True
     """
+
+    __metadata_request__transform = {"out": UNUSED}  # noqa: RUF012
 
     _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
         "model": [str, nn.Module, callable],
