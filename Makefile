@@ -15,8 +15,7 @@ demo: $(call stamp,plot)
 	$(BIN)/python -m reactood demo
 
 test: $(call stamp,test)
-	$(BIN)/python -m pytest --ignore tests/test_engines.py $(ARGS)
-	$(BIN)/python -m pytest tests/test_engines.py  # compilers in a process of their own
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(call stamp,lint)
 	$(BIN)/ruff check .

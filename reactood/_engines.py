@@ -5,6 +5,7 @@ float features.  Engines that compile for one size of batch fill up smaller ones
 """
 
 import contextlib
+import functools
 import threading
 import warnings
 from typing import Any
@@ -107,12 +108,12 @@ class OpenVINOEngine:
             raise ImportError(
                 "engine='openvino' needs OpenVINO: pip install 'reactood[openvino]'."
             ) from error
+        self.openvino = openvino
         if device.type != "cpu":
             raise ValueError(
                 f"engine='openvino' runs on the CPU, but the device is {device}; use "
                 "device='cpu' or another engine."
             )
-        self.openvino = openvino
         self.backbone = backbone
         self.model = None
         self.hints = {
@@ -141,7 +142,7 @@ class OpenVINOEngine:
             self.model = self._convert(batch)
         model = self.model.clone()
         model.reshape(list(shape))
-        compiled = self.openvino.Core().compile_model(model, "CPU", self.hints)
+        compiled = _openvino_core().compile_model(model, "CPU", self.hints)
         return compiled.create_infer_request()
 
     def _convert(self, batch):
@@ -166,7 +167,7 @@ class OpenVINOEngine:
         exact = model.clone()
         exact.reshape(list(rows.shape))
         hints = self.hints | {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = self.openvino.Core().compile_model(exact, "CPU", hints)
+        compiled = _openvino_core().compile_model(exact, "CPU", hints)
         ours = torch.from_numpy(compiled([rows.numpy()])[0])
         theirs = self.backbone(rows.clone())
         if not same_features(ours, theirs, 1e-3):
@@ -222,6 +223,19 @@ def _headless(backbone, batch, engine):
     except Exception as error:  # whatever a cut in the user's model may lead to
         raise _unfit(engine, backbone, error) from error
     return module
+
+
+@functools.cache
+def _openvino_core():
+    """Return the one core of this process, which nobody takes down.
+
+    Each core gives its thread another stack for signal handlers. Cores that go in
+    another order than they came in leave one behind that is unmapped, and the next
+    signal crashes the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _export(openvino, module, example):

@@ -1,8 +1,10 @@
 """Every engine gives the features of the plain eager model."""
 
 import functools
+import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,6 +278,38 @@ def test_openvino_is_an_extra(net, X, monkeypatch):
         extractor.transform(X)
     auto = TorchFeatureExtractor(net, engine="auto").fit(X)
     assert auto.transform(X).shape == (7, 8)
+
+
+SIGNALS_AFTER_TWO_MODELS = """
+import gc, signal
+import numpy as np
+from conftest import conv_net
+from reactood import TorchFeatureExtractor
+
+received = []
+signal.signal(signal.SIGTERM, lambda *arguments: received.append(arguments))
+X = np.random.default_rng(0).normal(size=(4, 3, 12, 12)).astype(np.float32)
+extractors = [TorchFeatureExtractor(conv_net, engine="openvino") for _ in range(2)]
+for extractor in extractors:
+    extractor.fit_transform(X)
+del extractor
+while extractors:
+    extractors.pop(0)  # the order in which they came
+    gc.collect()
+    signal.raise_signal(signal.SIGTERM)
+print(len(received))
+"""
+
+
+def test_signals_are_handled_after_openvino_models_are_gone():
+    pytest.importorskip("openvino")
+    result = subprocess.run(
+        [sys.executable, "-c", SIGNALS_AFTER_TWO_MODELS],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout) == (0, "2\n"), result.stderr
 
 
 def test_openvino_is_for_the_cpu(net, X):
