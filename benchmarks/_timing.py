@@ -69,9 +69,12 @@ def print_table(columns, rows):
     print(flush=True)
 
 
-def verdict(value, bar):
+def verdict(value, most=None, least=None):
     """Return "pass" or "FAIL", or nothing where there is no bar."""
-    return "" if bar is None else "pass" if value <= bar else "FAIL"
+    if most is None and least is None:
+        return ""
+    passed = value <= most if least is None else value >= least
+    return "pass" if passed else "FAIL"
 
 
 def machine():

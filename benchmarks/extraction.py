@@ -7,7 +7,9 @@
 Random weights, 224 px, the same float arrays or the same JPEG files for all. Ratios are
 to a loop written by hand: eager torch, float32, `inference_mode`, the classifier's head
 taken off; from files with torchvision's own transform in a DataLoader. The loop runs
-with batches of 32, as most loops do, and of 8.
+with batches of 32, as most loops do, and of 8. "of torch.mm" is the share of the
+operations per second that a large matrix product in float32 reaches: the limit of what
+convolutions can do in float32, and less than that in bfloat16.
 """
 
 import argparse
@@ -19,10 +21,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from _timing import interleave, limit_threads, machine, peak_extra_bytes, print_table
+from _timing import (
+    interleave,
+    limit_threads,
+    machine,
+    peak_extra_bytes,
+    print_table,
+    verdict,
+)
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from reactood import TorchFeatureExtractor
 from reactood._networks import build_network
@@ -45,6 +55,7 @@ OURS = {
     "openvino": {"engine": "openvino"},
     "openvino, bfloat16": {"engine": "openvino", "precision": "bfloat16"},
 }
+FILES_BAR = 0.9  # of the speed from arrays
 LOOP = "loop, batches of 32"
 
 
@@ -209,44 +220,64 @@ def main():
     engines = options.engines
     if options.smoke:
         models, repeats, size, n, engines = ("resnet18",), 1, 64, 5, ("eager",)
-    print(machine() + f", torchvision {torchvision.__version__}\n")
+    peak = peak_flops(256 if options.smoke else 4096)
+    print(machine() + f", torchvision {torchvision.__version__}")
+    print(f"torch.mm in float32: {peak / 1e9:.0f} GFLOP/s\n")
     with tempfile.TemporaryDirectory() as folder:
         inputs = {"arrays": make_arrays(n, size), "files": make_files(folder, n)}
         for name in models:
-            compare(name, {k: inputs[k] for k in options.inputs}, engines, repeats)
+            chosen = {k: inputs[k] for k in options.inputs}
+            compare(name, chosen, engines, repeats, peak)
             if not options.smoke and "arrays" in options.inputs:
                 report_memory(name, n, size, engines)
 
 
-def compare(name, inputs, engines, repeats):
+def compare(name, inputs, engines, repeats, peak):
     """Print images per second of one model, and ratios to the loop."""
-    rows, speed = [], {}
-    for kind, images in inputs.items():
-        seconds, noise = interleave(contestants(name, images, engines), repeats)
-        for label, s in seconds.items():
-            speed[kind, label] = len(images) / s
-            ratio = seconds[LOOP] / s
-            bar = BARS.get((name, label)) if kind == "arrays" and repeats > 1 else None
-            verdict = "" if bar is None else "pass" if ratio >= bar else "FAIL"
-            of_arrays = ""
-            if kind == "files" and ("arrays", label) in speed:
-                of_arrays = f"{speed[kind, label] / speed['arrays', label]:.2f}"
-            rows.append(
-                (
-                    name,
-                    kind,
-                    label,
-                    f"{len(images) / s:.1f}",
-                    f"{ratio:.2f}",
-                    f"{seconds['loop, batches of 8'] / s:.2f}",
-                    "" if bar is None else f"{bar:.1f}",
-                    verdict,
-                    of_arrays,
-                    f"{noise:.2f}",
-                )
-            )
-    columns = "model", "from", "what", "images/s", "ratio", "to batches of 8"
-    print_table((*columns, "bar", "", "files / arrays", "noise"), rows)
+    functions = {
+        (kind, label): function
+        for kind, images in inputs.items()
+        for label, function in contestants(name, images, engines).items()
+    }
+    seconds, noise = interleave(functions, repeats)
+    flops = count_flops(name, next(iter(inputs.values())))
+    rows = []
+    for (kind, label), s in seconds.items():
+        n, ratio = len(inputs[kind]), seconds[kind, LOOP] / s
+        bar = BARS.get((name, label)) if kind == "arrays" and repeats > 1 else None
+        of_arrays = seconds["arrays", label] / s if len(inputs) > 1 else 1
+        files_bar = FILES_BAR if kind == "files" and label in OURS else None
+        cells = (
+            f"{n / s:.1f}",
+            f"{ratio:.2f}",
+            f"{seconds[kind, 'loop, batches of 8'] / s:.2f}",
+            "" if bar is None else f"{bar:.1f}",
+            verdict(ratio, least=bar),
+            f"{of_arrays:.2f}" if kind == "files" else "",
+            verdict(of_arrays, least=files_bar),
+            f"{flops * n / s / peak:.2f}",
+            f"{noise:.2f}",
+        )
+        rows.append((name, kind, label, *cells))
+    columns = "model", "from", "what", "images/s", "ratio", "to batches of 8", "bar", ""
+    more = "files / arrays", "", "of torch.mm", "noise"
+    print_table((*columns, *more), rows)
+
+
+def count_flops(name, images):
+    """Return the operations for one image, of which nearly all are products."""
+    network, transform, _ = headless(name)
+    image, _ = batches_of(images, transform, 1).dataset[0]
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(image[None])
+    return counter.get_total_flops()
+
+
+def peak_flops(n=4096):
+    """Return operations per second of a large float32 product in torch."""
+    a, b = torch.randn(2, n, n)
+    seconds, _ = interleave({"mm": lambda: torch.mm(a, b)}, 5)
+    return 2 * n**3 / seconds["mm"]
 
 
 def report_memory(name, n, size, engines):

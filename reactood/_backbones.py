@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from reactood._folding import find_folds, fold, same_features, wants_channels_last
+from reactood._folding import find_folds, fold, is_convolutional, same_features
 from reactood._modules import linear_arrays
 from reactood._networks import build_network, did_you_mean, listed, seeded
 
@@ -47,7 +47,6 @@ class Backbone(nn.Module):
         self.name = name
         self.at_input = at_input
         self.arrangement = {"folds": [], "memory_format": torch.contiguous_format}
-        self.consistent = True
         self.eval()
         module = network.get_submodule(name)
         # Stopping by an exception needs no surgery on code that we did not write.
@@ -68,6 +67,11 @@ class Backbone(nn.Module):
             return features
         return average_positions(features, self.stop["channels_last"])
 
+    @property
+    def is_convolutional(self):
+        """Whether 2-D convolutions are most of what there is to compute."""
+        return is_convolutional(self.network)
+
     def arrange(self, folds, memory_format):
         """Rearrange the network to run faster; return a function that undoes it."""
         before = self.arrangement
@@ -82,11 +86,10 @@ class Backbone(nn.Module):
 
         return undo
 
-    def optimize(self, batch):
-        """Rearrange the network where features of ``batch`` stay what they are."""
-        features = self(batch.clone())
+    def optimize(self, batch, features):
+        """Rearrange the network where ``batch`` keeps its ``features``."""
         folds = find_folds(self.network, lambda: self(batch.clone()))
-        channels_last = batch.ndim == 4 and wants_channels_last(self.network)
+        channels_last = batch.ndim == 4 and self.is_convolutional
         undo = self.arrange(
             folds, torch.channels_last if channels_last else torch.contiguous_format
         )
@@ -146,12 +149,11 @@ def recall_plan(key):
     return _PLANS.get(key)
 
 
-def remember_plan(key, backbone, plan):
-    """Keep a plan for later; not of a model that says something else each time."""
-    if backbone.consistent:
-        if len(_PLANS) >= MOST_PLANS:
-            _PLANS.clear()
-        _PLANS[key] = plan
+def remember_plan(key, plan):
+    """Keep a plan for later."""
+    if len(_PLANS) >= MOST_PLANS:
+        _PLANS.clear()
+    _PLANS[key] = plan
 
 
 class _Stop(BaseException):  # a model's own "except Exception" must let it pass
@@ -186,30 +188,32 @@ def average_positions(features, channels_last=None):
 
 
 def attach(network, batch, layer=None):
-    """Return the backbone of ``network`` that ends in the penultimate features.
+    """Find where to stop in ``network``, and prove it on a few preprocessed images.
 
-    ``batch`` holds a few preprocessed images, on which the head is proved.
+    Returns the backbone, its plan, and whether the plan holds for other images too:
+    not of a model that says something else each time.
     """
     # Lazy layers get their weights in the first pass, hence the seed. Each pass gets
     # images of its own, as models may work in place.
     with seeded(), torch.inference_mode():
         if layer is not None:
             backbone = _attach_layer(network, batch, layer)
+            features = backbone(batch.clone())
         else:
             name = find_head(network)
             logits = _prove_head(network, name, batch)
             backbone = Backbone(network, name, at_input=True)
-            if not _agree(
-                _apply(network.get_submodule(name), backbone(batch.clone())), logits
-            ):
+            features = backbone(batch.clone())
+            if not _agree(_apply(network.get_submodule(name), features), logits):
                 raise ValueError(
                     f"The linear layer {name!r} takes part more than once in a forward "
                     "pass, so its input is not one feature vector per image. Name the "
                     "layer whose output is the feature, layer='...'."
                 )
-        backbone.consistent = _check_rows(backbone, batch)
-        backbone.optimize(batch)
-    return _frozen(backbone)
+        consistent = _check_rows(backbone, batch, features)
+        backbone.optimize(batch, features)
+    plan = Plan(backbone.stop, backbone.arrangement, features.shape[1])
+    return _frozen(backbone), plan, consistent
 
 
 def _frozen(backbone):
@@ -219,17 +223,16 @@ def _frozen(backbone):
     return backbone
 
 
-def _check_rows(backbone, batch):
+def _check_rows(backbone, batch, features):
     """Raise or warn unless each image has features of its own; tell whether so."""
-    together = backbone(batch.clone())
-    if together.ndim != 2 or len(together) != len(batch):
+    if features.ndim != 2 or len(features) != len(batch):
         raise ValueError(
             f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features of "
-            f"shape {tuple(together.shape)}, wanted one row per input: does the model "
+            f"shape {tuple(features.shape)}, wanted one row per input: does the model "
             "take the first axis for samples?"
         )
     alone = backbone(batch[:1].clone())
-    varies = bool((alone - together[:1]).abs().max() > 1e-2 * together.abs().max())
+    varies = bool((alone - features[:1]).abs().max() > 1e-2 * features.abs().max())
     if varies:
         warnings.warn(
             "The features of an image change with the images beside it, or from call "

@@ -73,7 +73,7 @@ def same_features(ours, theirs, tolerance=FOLD_TOLERANCE):
     return bool(((ours - theirs).abs() <= tolerance * largest.clamp_min(floor)).all())
 
 
-def wants_channels_last(network):
+def is_convolutional(network):
     """Tell a network of 2-D convolutions, by more than the one that cuts patches."""
     return sum(isinstance(m, nn.Conv2d) for m in network.modules()) > 1
 

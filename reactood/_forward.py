@@ -11,7 +11,8 @@ from reactood._blocks import to_device
 
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
 # On a processor, a batch whose feature maps fit into memory that the allocator hands
-# out again and again beats a large one: here 8 images of 224 x 224 pixels.
+# out again and again beats a large one: here 8 images of 224 x 224 pixels. But one
+# thread takes a slow path through 1 x 1 convolutions of less than 16 images.
 CPU_BATCH_ELEMENTS = 8 * 3 * 224 * 224
 FLUSH_ELEMENTS = 1 << 22  # features kept on an accelerator between two copies to host
 
@@ -29,17 +30,17 @@ class Forward:
 
     Parameters
     ----------
-    start : callable
-        From a batch size to an engine and the backbone that it runs; called when the
-        first batch is there, as both may be expensive.
+    get_backbone, get_engine : callable
+        Return the backbone, and from a device and a batch size the engine that runs
+        it; called when the first batch is there, as both may be expensive.
     device : torch.device
         Where the engine wants its batches.
     batch_size : int or "auto"
         Images at a time.
     """
 
-    def __init__(self, start, device, batch_size):
-        self.start = start
+    def __init__(self, get_backbone, get_engine, device, batch_size):
+        self.get_backbone, self.get_engine = get_backbone, get_engine
         self.device = device
         self.auto = batch_size == "auto"
         self.batch_size = read_size(batch_size, device)
@@ -98,10 +99,12 @@ class Forward:
             start += len(batch)
 
     def _start(self, images):
+        self.backbone = self.get_backbone()
         if self.auto and self.device.type == "cpu":
-            most = CPU_BATCH_ELEMENTS // max(1, images[0].numel())
+            doubled = torch.get_num_threads() == 1 and self.backbone.is_convolutional
+            most = CPU_BATCH_ELEMENTS * (1 + doubled) // max(1, images[0].numel())
             self.batch_size = max(1, min(self.batch_size, most))
-        self.engine, self.backbone = self.start(self.batch_size)
+        self.engine = self.get_engine(self.device, self.batch_size)
 
     def _run(self, batch, finish):
         moved = finish(to_device(batch, self.device))

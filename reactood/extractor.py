@@ -17,7 +17,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._backbones import PROOF_IMAGES, Plan, attach, recall_plan, remember_plan
+from reactood._backbones import PROOF_IMAGES, attach, recall_plan, remember_plan
 from reactood._batches import ArraySource, LoaderSource, first_images, open_source
 from reactood._engines import DTYPES, ENGINES, make_engine
 from reactood._extraction import Extraction
@@ -235,16 +235,13 @@ class TorchFeatureExtractor(
             source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
         ).to(device)
         key = network.identity, self.layer, tuple(batch.shape[1:])
-        plan = recall_plan(key) if network.identity else None
+        plan = recall_plan(key)
         if plan is None:
             module = network.build().to(device)
             with explained(module, batch):
-                backbone = attach(module, batch, self.layer)
-                with torch.inference_mode():
-                    width = backbone(batch[:1].clone()).shape[1]
-            plan = Plan(backbone.stop, backbone.arrangement, width)
-            if network.identity:
-                remember_plan(key, backbone, plan)
+                backbone, plan, consistent = attach(module, batch, self.layer)
+            if consistent and network.identity is not None:
+                remember_plan(key, plan)
         elif network.named:
             backbone = None  # built again when it is needed: perhaps never
         else:
@@ -372,7 +369,7 @@ class TorchFeatureExtractor(
         sink = Rows(n_rows, self.n_features_out_, out)
         extraction = Extraction(
             source,
-            Forward(self._start_engine, device, self.batch_size),
+            Forward(self._get_backbone, self._get_engine, device, self.batch_size),
             sink,
             batch_size=read_size(self.batch_size, device),
             on_error=self.on_error,
@@ -389,17 +386,15 @@ class TorchFeatureExtractor(
             raise
         return sink.finish()
 
-    def _start_engine(self, batch_size):
+    def _get_engine(self, device, batch_size):
         """Return the engine, the one of the last time if nothing has changed."""
-        device = self._choose_device()
-        backbone = self._get_backbone()
         settings = self.engine, device, self.precision, batch_size
         if self._runtime.settings != settings:
             self._runtime.engine = make_engine(
-                self.engine, backbone, device, self.precision, batch_size
+                self.engine, self._get_backbone(), device, self.precision, batch_size
             )
             self._runtime.settings = settings
-        return self._runtime.engine, backbone
+        return self._runtime.engine
 
     def _open_store(self, device):
         """Open the part of the cache that holds rows made with these settings."""

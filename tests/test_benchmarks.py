@@ -16,7 +16,7 @@ def run(script, *arguments):
     return result.stdout
 
 
-@pytest.mark.parametrize("script", ["scoring.py", "extraction.py"])
+@pytest.mark.parametrize("script", ["scoring.py", "extraction.py", "search.py"])
 def test_smoke(script):
     assert "| ratio " in run(script, "--smoke")
 

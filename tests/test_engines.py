@@ -18,7 +18,7 @@ import reactood._engines
 import reactood._forward
 from reactood import TorchFeatureExtractor
 from reactood._backbones import Backbone, attach, find_head
-from reactood._folding import find_folds, fold, same_features, wants_channels_last
+from reactood._folding import find_folds, fold, is_convolutional, same_features
 from reactood._networks import build_network
 
 FAMILIES = [
@@ -91,7 +91,7 @@ def test_every_normalisation_after_a_convolution_is_folded(rng):
     images = torch.as_tensor(rng.normal(size=(2, 3, 64, 64)), dtype=torch.float32)
     for name, n in (("resnet50", 53), ("mobilenet_v2", 52)):
         network, _ = build_network(name, None)
-        backbone = attach(network, images)
+        backbone, _, _ = attach(network, images)
         assert len(backbone.arrangement["folds"]) == n
         assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
         assert backbone.arrangement["memory_format"] == torch.channels_last
@@ -157,8 +157,8 @@ def test_a_layer_before_its_normalisation_is_what_it_is(rng):
 
 
 def test_channels_last_is_for_networks_of_convolutions():
-    assert wants_channels_last(torchvision.models.resnet18(weights=None))
-    assert not wants_channels_last(torchvision.models.swin_t(weights=None))
+    assert is_convolutional(torchvision.models.resnet18(weights=None))
+    assert not is_convolutional(torchvision.models.swin_t(weights=None))
 
 
 def test_a_proof_is_not_repeated(net, X, monkeypatch):
@@ -343,8 +343,12 @@ def test_unknown_engines(net, X):
         TorchFeatureExtractor(net, engine="onnx").fit(X)
 
 
-def test_batches_of_large_images_are_small_on_a_processor(net, rng):
-    extractor = TorchFeatureExtractor(net)
+@pytest.mark.parametrize(("threads", "large"), [(2, 2), (1, 4)])
+def test_batches_of_large_images_are_small_on_a_processor(
+    rng, monkeypatch, threads, large
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    extractor = TorchFeatureExtractor(nn.Sequential(nn.Conv2d(3, 3, 1), *conv_net()))
     sizes = []
     for size in (12, 448):
         X = rng.normal(size=(33, 3, size, size)).astype(np.float32)
@@ -354,7 +358,7 @@ def test_batches_of_large_images_are_small_on_a_processor(net, rng):
         )
         extractor.transform(X)
         hook.remove()
-    assert sizes == [32, 1] + [2] * 16 + [1]
+    assert sizes == [32, 1] + [large] * (32 // large) + [1]
 
 
 def test_fit_leaves_the_attention_switch_alone(rng):
