@@ -86,9 +86,9 @@ class Backbone(nn.Module):
 
         return undo
 
-    def optimize(self, batch, features):
+    def optimize(self, batch, features, *, folding):
         """Rearrange the network where ``batch`` keeps its ``features``."""
-        folds = find_folds(self.network, lambda: self(batch.clone()))
+        folds = find_folds(self.network, lambda: self(batch.clone())) if folding else []
         channels_last = batch.ndim == 4 and self.is_convolutional
         undo = self.arrange(
             folds, torch.channels_last if channels_last else torch.contiguous_format
@@ -187,11 +187,12 @@ def average_positions(features, channels_last=None):
     return features.flatten(2).mean(dim=2)
 
 
-def attach(network, batch, layer=None):
+def attach(network, batch, layer=None, *, folding=True):
     """Find where to stop in ``network``, and prove it on a few preprocessed images.
 
-    Returns the backbone, its plan, and whether the plan holds for other images too:
-    not of a model that says something else each time.
+    With ``folding``, convolutions do the normalisation after them where they can.
+    Returns the backbone, its plan, and whether the plan holds for other images too: not
+    of a model that says something else each time.
     """
     # Lazy layers get their weights in the first pass, hence the seed. Each pass gets
     # images of its own, as models may work in place.
@@ -211,7 +212,7 @@ def attach(network, batch, layer=None):
                     "layer whose output is the feature, layer='...'."
                 )
         consistent = _check_rows(backbone, batch, features)
-        backbone.optimize(batch, features)
+        backbone.optimize(batch, features, folding=folding)
     plan = Plan(backbone.stop, backbone.arrangement, features.shape[1])
     return _frozen(backbone), plan, consistent
 

@@ -78,7 +78,8 @@ class TorchFeatureExtractor(
         What runs the model.
 
         - `"eager"`: torch, with batch normalisation folded into the convolutions
-          before it and channels last, where the first images get the same features.
+          before it (in float32) and channels last, where the first images get the
+          same features.
         - `"compile"`: :func:`torch.compile`, with frozen weights. It takes from
           seconds to minutes to start; without a C++ compiler it warns and goes on in
           eager.
@@ -234,12 +235,16 @@ class TorchFeatureExtractor(
         batch = first_images(
             source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
         ).to(device)
-        key = network.identity, self.layer, tuple(batch.shape[1:])
+        # Folded weights, rounded to 16 bits, are further from the model than its own.
+        folding = self.precision == "float32"
+        key = network.identity, self.layer, tuple(batch.shape[1:]), folding
         plan = recall_plan(key)
         if plan is None:
             module = network.build().to(device)
             with explained(module, batch):
-                backbone, plan, consistent = attach(module, batch, self.layer)
+                backbone, plan, consistent = attach(
+                    module, batch, self.layer, folding=folding
+                )
             if consistent and network.identity is not None:
                 remember_plan(key, plan)
         elif network.named:

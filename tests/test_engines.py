@@ -97,6 +97,15 @@ def test_every_normalisation_after_a_convolution_is_folded(rng):
         assert backbone.arrangement["memory_format"] == torch.channels_last
 
 
+def test_nothing_is_folded_for_lower_precision(rng):
+    X = rng.normal(size=(4, 3, 64, 64)).astype(np.float32)
+    for precision, folds in (("bfloat16", False), ("float32", True)):
+        extractor = TorchFeatureExtractor("resnet18", weights=None, precision=precision)
+        arrangement = extractor.fit(X).model_.arrangement
+        assert bool(arrangement["folds"]) == folds
+        assert arrangement["memory_format"] == torch.channels_last
+
+
 class Odd(nn.Module):
     """Convolutions whose normalisation must stay, each for another reason."""
 
