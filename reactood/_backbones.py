@@ -11,7 +11,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from reactood._folding import find_folds, fold, is_convolutional, same_features
+from reactood._folding import (
+    find_folds,
+    fold,
+    is_convolutional,
+    replace_module,
+    same_features,
+)
 from reactood._modules import linear_arrays
 from reactood._networks import build_network, did_you_mean, listed, seeded
 
@@ -114,8 +120,7 @@ class Backbone(nn.Module):
             axis = self.stop["channels_last"]
             return cut, lambda output: average_positions(output["features"], axis)
         if self.name:
-            parent, _, child = self.name.rpartition(".")
-            setattr(network.get_submodule(parent), child, nn.Identity())
+            replace_module(network, self.name, nn.Identity())
         else:
             network = nn.Identity()
         return network.eval(), lambda output: getattr(output, "logits", output)

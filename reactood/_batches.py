@@ -179,23 +179,17 @@ class LoaderSource:
         start = 0
         for batch in self.loader:
             images = _images_of(batch)
-            rows = list(range(start, start + len(images)))
-            start += len(rows)
             if isinstance(images, torch.Tensor) and images.is_floating_point():
+                rows = list(range(start, start + len(images)))
                 yield _finite(rows, images.detach().cpu().float())
             else:
-                prepared = map(self._prepared, images, rows)
-                yield _collate(list(zip(rows, prepared, strict=True)))
+                prepared = _Prepared(images, self.prepare, start)
+                yield _collate([prepared[i] for i in range(len(images))])
+            start += len(images)
         if not start:
             raise ValueError(
                 "The DataLoader is empty, wanted at least 1 batch of images."
             )
-
-    def _prepared(self, image, row):
-        try:
-            return self.prepare(image)
-        except Exception as error:  # a user's transform may raise any
-            return _known(error, row)
 
 
 def first_images(source, n, *, skip_errors=False):
@@ -238,20 +232,22 @@ class _Plan:
 
 
 class _Prepared(Dataset):
-    """Prepares items; an error is an item too, so that it leaves a worker whole."""
+    """Pairs rows with prepared items; an error is an item too: workers survive it."""
 
-    def __init__(self, items, prepare):
+    def __init__(self, items, prepare, first_row=0):
         self.items = items
         self.prepare = prepare
+        self.first_row = first_row
 
     def __len__(self):
         return len(self.items)
 
     def __getitem__(self, index):
+        row = self.first_row + index
         try:
-            return index, self.prepare(_image_of(self.items[index]))
+            return row, self.prepare(_image_of(self.items[index]))
         except Exception as error:  # a user's transform or dataset may raise any
-            return index, _known(error, index)
+            return row, _known(error, row)
 
 
 def _known(error, row):

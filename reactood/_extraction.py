@@ -5,6 +5,7 @@ looked up first, and only the rest is read.  Several processes share the work: e
 announces the rows that it is about to compute, and the others take different ones.
 """
 
+import itertools
 import time
 import warnings
 
@@ -30,6 +31,8 @@ class Extraction:
         Turns them into features.
     sink : Rows
         Takes the features.
+    store : Store or None
+        Has the features of some rows, and keeps those of the others.
     batch_size : int
         Images to read at a time.
     on_error : {"raise", "nan"}
@@ -38,10 +41,11 @@ class Extraction:
         Whether to show progress over the images that are computed.
     """
 
-    def __init__(self, source, forward, sink, *, batch_size, on_error, verbose):
+    def __init__(self, source, forward, sink, store, *, batch_size, on_error, verbose):
         self.source = source
         self.forward = forward
         self.sink = sink
+        self.store = store
         self.batch_size = batch_size
         self.on_error = on_error
         self.verbose = verbose
@@ -49,22 +53,24 @@ class Extraction:
         self.keys = {}  # of rows that are not done yet
         self.done = set()
 
-    def run(self, store=None):
+    def run(self):
         """Fill the sink: with rows from the store where there is one."""
-        if store is None or not self.source.keyed:
-            self._compute(None, store)
+        if self.store is None or not self.source.keyed:
+            with progress_bar(self.source.n_rows, self.verbose) as progress:
+                rows = range(self.source.n_rows or 0)
+                self._compute(plan_rows(rows, self.batch_size), progress)
         else:
-            self._compute_missing(store)
+            self._compute_missing()
         if self.errors:
             _warn_of_errors(self.errors)
 
-    def _compute_missing(self, store):
+    def _compute_missing(self):
         todo: list[int] = []
         twins: dict[int, int] = {}
         first: dict[bytes | None, int] = {}
         for rows in plan_rows(range(self.source.n_rows), LOOKUP_ROWS):
             keys = dict(zip(rows, self.source.keys(rows), strict=True))
-            found = store.get(keys.values())
+            found = self.store.get(keys.values())
             self._write_found(keys, found)
             for row, key in keys.items():
                 if key is not None and key in found:
@@ -76,33 +82,33 @@ class Extraction:
                 todo.append(row)
                 self.keys[row] = key
         if todo:
-            self._share(todo, store)
+            self._share(todo)
         for row, other in twins.items():
             self.sink.write([row], self.sink.array[[other]])
             if other in self.errors:
                 self.errors[row] = self.errors[other]
 
-    def _share(self, todo, store):
+    def _share(self, todo):
         """Compute rows, but for those that other processes are computing just now."""
         with progress_bar(len(todo), self.verbose) as progress:
             force, patience = False, 0.0
             while todo:
                 start = time.monotonic()
-                plan = self._claimed(todo, store, progress, force=force)
-                self._compute(plan, store, progress)
+                plan = self._claimed(todo, progress, force=force)
+                self._compute(plan, progress)
                 later = [row for row in todo if row in self.keys]
                 # A batch of somebody else's should not take much longer than ours.
                 pace = (time.monotonic() - start) / max(1, len(todo) - len(later))
                 patience = max(patience, 1 + 4 * pace * self.batch_size)
-                todo = self._await(later, store, patience, progress)
+                todo = self._await(later, patience, progress)
                 force = len(todo) == len(later)
 
-    def _claimed(self, todo, store, progress, *, force):
+    def _claimed(self, todo, progress, *, force):
         """Yield batches of rows that are this process's to compute."""
         mine = []
         for rows in plan_rows(todo, self.batch_size):
             keys = {row: self.keys[row] for row in rows}
-            found, others = store.claim(list(keys.values()), force=force)
+            found, others = self.store.claim(list(keys.values()), force=force)
             progress.update(self._write_found(keys, found))
             known = found.keys() | others
             mine += [row for row, key in keys.items() if key not in known]
@@ -112,12 +118,12 @@ class Extraction:
         if mine:
             yield mine
 
-    def _await(self, rows, store, patience, progress):
+    def _await(self, rows, patience, progress):
         """Wait for rows that others compute; return those that did not come."""
         deadline = time.monotonic() + patience
         while rows:
             keys = {row: self.keys[row] for row in rows}
-            n_found = self._write_found(keys, store.get(keys.values()))
+            n_found = self._write_found(keys, self.store.get(keys.values()))
             progress.update(n_found)
             rows = [row for row in rows if row in self.keys]
             if n_found:  # they are alive
@@ -128,17 +134,13 @@ class Extraction:
                 time.sleep(POLL_S)
         return rows
 
-    def _compute(self, plan, store, progress=None):
+    def _compute(self, plan, progress):
         """Run what is not known; start again where a worker process dies."""
-        if progress is None:
-            with progress_bar(self.source.n_rows, self.verbose) as progress:
-                return self._compute(plan, store, progress)
-        plan = self._plan() if plan is None else plan
         taken: list[int] = []
         n_before = -1
         while True:
             try:
-                return self._pass(_noted(plan, taken), store, progress)
+                return self._pass(_noted(plan, taken), progress)
             except (RuntimeError, ConnectionError, EOFError) as error:
                 rows = [row for row in taken if row not in self.done]
                 if not (_is_dead_worker(error) and self.source.n_rows):
@@ -156,30 +158,28 @@ class Extraction:
                     UserWarning,
                     stacklevel=2,
                 )
-                plan, taken = _again(plan_rows(rows, self.batch_size), plan), []
+                again = plan_rows(rows, self.batch_size)
+                plan, taken = itertools.chain(again, plan), []
 
-    def _plan(self):
-        return plan_rows(range(self.source.n_rows or 0), self.batch_size)
-
-    def _pass(self, plan, store, progress):
-        batches = self._readable(self.source.batches(plan), store, progress)
+    def _pass(self, plan, progress):
+        batches = self._readable(self.source.batches(plan), progress)
         for rows, features in self.forward(batches, self.source.finish):
             self.sink.write(rows, features)
             self.done.update(rows)
-            if store is not None:
-                store.put([self.keys.pop(row, None) for row in rows], features)
+            if self.store is not None:
+                self.store.put([self.keys.pop(row, None) for row in rows], features)
             progress.update(len(rows))
 
-    def _readable(self, batches, store, progress):
+    def _readable(self, batches, progress):
         """Yield rows and images that can be read and are not known yet."""
         for rows, images, errors in batches:
             if errors:
                 self._note_errors(errors, progress)
             if images is None:
                 continue
-            if store is not None and not self.source.keyed:
+            if self.store is not None and not self.source.keyed:
                 keys = dict(zip(rows, map(image_digest, images), strict=True))
-                found = store.get(keys.values())
+                found = self.store.get(keys.values())
                 self.keys |= keys
                 progress.update(self._write_found(keys, found))
                 picked = [i for i, row in enumerate(rows) if row in self.keys]
@@ -220,11 +220,6 @@ def _noted(plan, taken):
     for rows in plan:
         taken += rows
         yield rows
-
-
-def _again(first, rest):
-    yield from first
-    yield from rest
 
 
 def _warn_of_errors(errors):

@@ -52,15 +52,21 @@ def fold(network, pairs):
     replaced: list[tuple[str, nn.Module]] = []
     for first, second in pairs:
         modules = network.get_submodule(first), network.get_submodule(second)
-        _replace(network, first, fuse_conv_bn_eval(*modules))
-        _replace(network, second, nn.Identity())
+        replace_module(network, first, fuse_conv_bn_eval(*modules))
+        replace_module(network, second, nn.Identity())
         replaced += zip((first, second), modules, strict=True)
 
     def undo():
         for name, module in replaced:
-            _replace(network, name, module)
+            replace_module(network, name, module)
 
     return undo
+
+
+def replace_module(network, name, module):
+    """Put a module in the place of the one called ``name``."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module.eval())
 
 
 def same_features(ours, theirs, tolerance=FOLD_TOLERANCE):
@@ -96,8 +102,3 @@ def _note_input(calls, outputs, pairs, name, module, args, output):
     calls[name] = calls.get(name, 0) + 1
     if args and id(args[0]) in outputs:
         pairs[name] = outputs[id(args[0])][0]
-
-
-def _replace(network, name, module):
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module.eval())

@@ -1,5 +1,6 @@
 """Features of any torch classifier, as a scikit-learn transformer."""
 
+import contextlib
 import copy
 import os
 import warnings
@@ -372,20 +373,19 @@ class TorchFeatureExtractor(
         if out is not None and n_rows is None and source.in_order:
             n_rows = len(source.loader.dataset)
         sink = Rows(n_rows, self.n_features_out_, out)
-        extraction = Extraction(
-            source,
-            Forward(self._get_backbone, self._get_engine, device, self.batch_size),
-            sink,
-            batch_size=read_size(self.batch_size, device),
-            on_error=self.on_error,
-            verbose=self.verbose,
-        )
         try:
-            if self.cache is None:
-                extraction.run()
-            else:
-                with self._open_store(device) as store:
-                    extraction.run(store)
+            with self._open_store(device) as store:
+                Extraction(
+                    source,
+                    Forward(
+                        self._get_backbone, self._get_engine, device, self.batch_size
+                    ),
+                    sink,
+                    store,
+                    batch_size=read_size(self.batch_size, device),
+                    on_error=self.on_error,
+                    verbose=self.verbose,
+                ).run()
         except BaseException:
             sink.abandon()
             raise
@@ -403,6 +403,8 @@ class TorchFeatureExtractor(
 
     def _open_store(self, device):
         """Open the part of the cache that holds rows made with these settings."""
+        if self.cache is None:
+            return contextlib.nullcontext()
         network, prepare = self._network, self._prepare(self._network.transform)
         if network.identity is None:
             raise ValueError(

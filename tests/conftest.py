@@ -9,6 +9,23 @@ import torch
 from PIL import Image
 from torch import nn
 
+CLASSIFIERS = [  # of torchvision, one or more of each family
+    "resnet18",
+    "resnet50",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "densenet121",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "vgg11",
+    "vit_b_16",
+    "swin_t",
+    "inception_v3",
+    "googlenet",
+    "shufflenet_v2_x0_5",
+    "regnet_y_400mf",
+]
+
 
 def tabular_net():
     """Build a small net for rows of any width."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import conv_net
+from conftest import CLASSIFIERS, conv_net
 from sklearn.base import clone
 from torch import nn
 
@@ -20,21 +20,6 @@ from reactood import TorchFeatureExtractor
 from reactood._backbones import Backbone, attach, find_head
 from reactood._folding import find_folds, fold, is_convolutional, same_features
 from reactood._networks import build_network
-
-FAMILIES = [
-    "resnet18",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "densenet121",
-    "efficientnet_b0",
-    "convnext_tiny",
-    "vgg11",
-    "inception_v3",
-    "googlenet",
-    "shufflenet_v2_x1_0",
-    "regnet_y_400mf",
-    "swin_t",
-]
 
 
 @pytest.fixture
@@ -76,9 +61,9 @@ def relative(ours, theirs):
 # --- rearranging --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_default_matches_the_plain_model(name, rng):
-    size = 96 if name != "inception_v3" else 120
+    size = {"inception_v3": 120, "vit_b_16": 224}.get(name, 96)
     images = rng.normal(size=(4, 3, size, size)).astype(np.float32)
     network, _ = build_network(name, None)
     net = trained(network)

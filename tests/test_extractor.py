@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from conftest import conv_net
+from conftest import CLASSIFIERS, conv_net
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -29,22 +29,6 @@ import reactood._networks
 from reactood import TorchFeatureExtractor
 from reactood.datasets import ImageDataset
 
-TORCHVISION = [
-    "resnet18",
-    "resnet50",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "densenet121",
-    "efficientnet_b0",
-    "convnext_tiny",
-    "vgg11",
-    "vit_b_16",
-    "swin_t",
-    "inception_v3",
-    "googlenet",
-    "shufflenet_v2_x0_5",
-    "regnet_y_400mf",
-]
 TIMM = ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "efficientnet_b0"]
 
 
@@ -70,7 +54,7 @@ def X(rng):
 # --- the features ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_penultimate_features_of_torchvision_models(name):
     size = {"inception_v3": 96, "vit_b_16": 224}.get(name, 64)
     X = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
