@@ -17,6 +17,7 @@ from reactood._progress import progress_bar
 
 LOOKUP_ROWS = 1024
 POLL_S = 0.02
+LEAST_PATIENCE_S, MOST_PATIENCE_S = 2, 60
 MOST_NAMED = 10
 
 
@@ -99,7 +100,8 @@ class Extraction:
                 later = [row for row in todo if row in self.keys]
                 # A batch of somebody else's should not take much longer than ours.
                 pace = (time.monotonic() - start) / max(1, len(todo) - len(later))
-                patience = max(patience, 1 + 4 * pace * self.batch_size)
+                patience = max(patience, 4 * pace * self.batch_size)
+                patience = min(max(patience, LEAST_PATIENCE_S), MOST_PATIENCE_S)
                 todo = self._await(later, patience, progress)
                 force = len(todo) == len(later)
 

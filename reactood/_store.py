@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS claims (
 PATIENCE_S = 60  # how long to wait for another process's write
 STALE_S = 3600  # a claim that old was left behind by a process that is gone
 AT_ONCE = 500  # keys in one query; SQLite takes 999 in its oldest versions
+POLL_S = 0.02
 
 
 class Store:
@@ -63,7 +64,8 @@ class Store:
         self.connection: Any = None
         try:
             self.connection, self.writable = _connect(folder)
-            self.setting = self._find_setting()
+            with self._transaction() if self.writable else contextlib.nullcontext():
+                self.setting = self._find_setting()
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         if self.readable and not self.writable:
@@ -86,9 +88,7 @@ class Store:
         if not self.readable:
             return found
         try:
-            wanted = [key for key in keys if key is not None]
-            for start in range(0, len(wanted), AT_ONCE):
-                found |= self._select(wanted[start : start + AT_ONCE])
+            found = self._select([key for key in keys if key is not None])
             if self.max_bytes is not None and self.writable:
                 self._touch(list(found))
         except sqlite3.Error as error:
@@ -96,21 +96,20 @@ class Store:
         return found
 
     def put(self, keys, features):
-        """Keep rows; they count as theirs who put them first."""
+        """Keep rows, in the place of any that are there: those may be damaged."""
         if not self.writable:
             return
         now = time.time()
-        rows = [
-            (self.setting, key, now, zlib.crc32(row), row)
-            for key, row in zip(keys, (f.tobytes() for f in features), strict=True)
-            if key is not None
-        ]
         try:
             with self._transaction():
-                self._run(  # again, if somebody has cleared the cache
-                    "INSERT OR IGNORE INTO settings VALUES (?, ?, ?)",
-                    *(self.setting, self.digest, self.about),
-                )
+                self.setting = self._find_setting()  # somebody may have cleared all
+                rows = [
+                    (self.setting, key, now, zlib.crc32(row), row)
+                    for key, row in zip(
+                        keys, (f.tobytes() for f in features), strict=True
+                    )
+                    if key is not None
+                ]
                 self.connection.executemany(
                     "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)", rows
                 )
@@ -156,31 +155,28 @@ class Store:
         return found, others - found.keys()
 
     def _claimed_by_others(self, keys):
-        marks = ", ".join("?" * len(keys))
-        rows = self._run(
-            "SELECT image FROM claims WHERE setting = ? AND owner != ? AND since > ? "
-            f"AND image IN ({marks})",
-            *(self.setting, self.owner, time.time() - STALE_S, *keys),
+        rows = self._run_in_parts(
+            "SELECT image FROM claims WHERE setting = ? AND owner != ? AND since > ?",
+            (self.setting, self.owner, time.time() - STALE_S),
+            keys,
         )
         return {key for (key,) in rows}
 
     def _find_setting(self):
         if self.writable:
-            with self._transaction():
-                self._run(
-                    "INSERT OR IGNORE INTO settings (digest, about) VALUES (?, ?)",
-                    *(self.digest, self.about),
-                )
+            self._run(
+                "INSERT OR IGNORE INTO settings (digest, about) VALUES (?, ?)",
+                *(self.digest, self.about),
+            )
         query = "SELECT id FROM settings WHERE digest = ?"
         row = self._run(query, self.digest).fetchone()
         return -1 if row is None else row[0]
 
     def _select(self, keys):
-        marks = ", ".join("?" * len(keys))
-        rows = self._run(
-            "SELECT image, checksum, features FROM rows "
-            f"WHERE setting = ? AND image IN ({marks})",
-            *(self.setting, *keys),
+        rows = self._run_in_parts(
+            "SELECT image, checksum, features FROM rows WHERE setting = ?",
+            (self.setting,),
+            keys,
         )
         return {
             key: np.frombuffer(row, np.float32)
@@ -212,6 +208,13 @@ class Store:
 
     def _run(self, statement, *values):
         return self.connection.execute(statement, values)
+
+    def _run_in_parts(self, statement, values, keys):
+        """Yield what a query says of all these images."""
+        for start in range(0, len(keys), AT_ONCE):
+            part = keys[start : start + AT_ONCE]
+            marks = ", ".join("?" * len(part))
+            yield from self._run(f"{statement} AND image IN ({marks})", *values, *part)
 
     def _transaction(self):
         return transaction(self.connection)
@@ -256,6 +259,18 @@ def used_bytes(connection):
 
 def _connect(folder):
     """Return a connection, and whether it may write."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return _connect_once(folder)
+        except sqlite3.OperationalError as error:
+            # SQLite itself does not wait for one who sets up or takes down the log.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)
+
+
+def _connect_once(folder):
     path = folder / FILE
     with contextlib.suppress(OSError):  # what is wrong will show on opening
         folder.mkdir(parents=True, exist_ok=True)
@@ -263,24 +278,31 @@ def _connect(folder):
         folder, os.W_OK
     ):
         connection = _open(path.absolute().as_uri() + "?mode=rwc")
-        # A log beside the file: readers and a writer do not wait for each other.
-        connection.execute("PRAGMA page_size = 16384")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, FORMAT):
+        try:
+            _set_up(connection, path)
+        except BaseException:
             connection.close()
-            raise OSError(f"{path} was written in format {version}, wanted {FORMAT}")
-        if version == 0:
-            connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
-        with transaction(connection):
-            connection.execute(
-                "DELETE FROM claims WHERE since < ?", (time.time() - STALE_S,)
-            )
+            raise
         return connection, True
     # Nobody can write here: the log, if there is one, belongs to a copy of the folder.
     options = "?mode=ro" if Path(f"{path}-shm").exists() else "?immutable=1"
     return _open(path.absolute().as_uri() + options), False
+
+
+def _set_up(connection, path):
+    # A log beside the file: readers and a writer do not wait for each other.
+    connection.execute("PRAGMA page_size = 16384")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, FORMAT):
+        raise OSError(f"{path} was written in format {version}, wanted {FORMAT}")
+    if version == 0:
+        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+    with transaction(connection):
+        connection.execute(
+            "DELETE FROM claims WHERE since < ?", (time.time() - STALE_S,)
+        )
 
 
 def _open(uri):

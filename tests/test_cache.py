@@ -366,6 +366,44 @@ def test_claims_are_hints(tmp_path):
         assert two.claim([b"2"]) == ({}, set())  # the other is gone
 
 
+def test_more_claims_than_a_query_takes(tmp_path):
+    keys = [b"%d" % i for i in range(40_000)]  # more than one query takes
+    with Store(tmp_path, "a", {}, 2) as one, Store(tmp_path, "a", {}, 2) as two:
+        assert one.claim(keys) == ({}, set())
+        assert two.claim(keys) == ({}, set(keys))
+
+
+def test_rows_put_after_somebody_cleared_the_cache(tmp_path):
+    row = np.ones((1, 2), np.float32)
+    with Store(tmp_path, "a", {}, 2) as one:
+        one.put([b"1"], row)
+        FeatureCache(tmp_path).clear()
+        with Store(tmp_path, "a", {}, 2) as two:  # the setting has a new number
+            one.put([b"2"], row)
+            assert list(two.get([b"1", b"2"])) == [b"2"]
+    assert len(FeatureCache(tmp_path)) == 1
+
+
+def test_many_open_a_new_cache_at_once(tmp_path):
+    """SQLite reports a lock, without waiting, while another sets up its log."""
+
+    def open_it(folder, barrier):
+        barrier.wait()
+        with Store(folder, "a", {}, 2) as store:
+            worked.append(store.writable)
+
+    worked = []
+    for i in range(80):
+        barrier = threading.Barrier(4)
+        arguments = tmp_path / str(i), barrier
+        threads = [threading.Thread(target=open_it, args=arguments) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert worked == [True] * 80 * 4
+
+
 def test_the_size_is_bounded_and_the_oldest_go(tmp_path, rng):
     limit = 600_000
     rows = rng.normal(size=(1000, 500)).astype(np.float32)  # 2 MB
