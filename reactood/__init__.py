@@ -1,8 +1,8 @@
 """Out-of-distribution detection with ReAct, as scikit-learn estimators."""
 
+from reactood._version import __version__ as __version__
 from reactood.detector import ReActDetector
 from reactood.extractor import TorchFeatureExtractor
 from reactood.pipeline import make_react_pipeline
 
 __all__ = ["ReActDetector", "TorchFeatureExtractor", "make_react_pipeline"]
-__version__ = "0.1.0"

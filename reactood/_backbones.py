@@ -95,11 +95,16 @@ class Backbone(nn.Module):
     def optimize(self, batch, features, *, folding):
         """Rearrange the network where ``batch`` keeps its ``features``."""
         folds = find_folds(self.network, lambda: self(batch.clone())) if folding else []
-        channels_last = batch.ndim == 4 and self.is_convolutional
-        undo = self.arrange(
-            folds, torch.channels_last if channels_last else torch.contiguous_format
-        )
-        if not same_features(self(batch.clone()), features):
+        memory_format = torch.contiguous_format
+        if batch.ndim == 4 and self.is_convolutional:
+            memory_format = torch.channels_last
+        for attempt in (folds, []) if folds else ([],):
+            undo = self.arrange(attempt, memory_format)
+            try:
+                if same_features(self(batch.clone()), features):
+                    return
+            except Exception:  # a model may look for the layers that it had
+                pass
             undo()
 
     def without_hooks(self):

@@ -11,8 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    default_collate,
+)
 
 from reactood._blocks import as_tensor
 from reactood._identity import image_digest
@@ -102,7 +110,8 @@ class ItemSource:
         self.prepare = prepare
         self.num_workers = num_workers
         self.n_rows = len(items)
-        self.keyed = not isinstance(items, Dataset)
+        # Of other containers, nobody knows what it costs to ask twice for an image.
+        self.keyed = isinstance(items, list | tuple | np.ndarray | torch.Tensor)
 
     def keys(self, rows):
         """Return what each item is known by, without preparing it; None: by nothing."""
@@ -111,7 +120,7 @@ class ItemSource:
     def _key(self, row):
         try:
             return image_digest(self.items[row])
-        except (TypeError, ValueError):  # which will be said when it is prepared
+        except Exception:  # decoders raise all kinds; said when it is prepared
             return None
 
     def finish(self, batch):
@@ -165,10 +174,20 @@ class LoaderSource:
     def in_order(self):
         """Whether rows surely come in the order of the loader's dataset, all of it."""
         if isinstance(self.loader.dataset, IterableDataset):
-            return True
+            return not self.loader.drop_last
         batches = self.loader.batch_sampler
-        sampler = self.loader.sampler if batches is None else batches.sampler
-        return type(sampler) is SequentialSampler and not self.loader.drop_last
+        if batches is None:
+            return type(self.loader.sampler) is SequentialSampler
+        if type(batches) is not BatchSampler or batches.drop_last:
+            return False
+        return type(batches.sampler) is SequentialSampler
+
+    @property
+    def length(self):
+        """How many images there will be, or None if only a pass tells."""
+        if isinstance(self.loader.dataset, IterableDataset) or not self.in_order:
+            return None
+        return len(self.loader.dataset)
 
     def finish(self, batch):
         """Make floats of pixels, on whatever device they are."""
@@ -178,7 +197,7 @@ class LoaderSource:
         """Yield the loader's own batches, whatever the plan."""
         start = 0
         for batch in self.loader:
-            images = _images_of(batch)
+            images = batch if self._is_list(batch) else _image_of(batch)
             if isinstance(images, torch.Tensor) and images.is_floating_point():
                 rows = list(range(start, start + len(images)))
                 yield _finite(rows, images.detach().cpu().float())
@@ -191,6 +210,14 @@ class LoaderSource:
                 "The DataLoader is empty, wanted at least 1 batch of images."
             )
 
+    def _is_list(self, batch):
+        """Tell a list of images, which a collate_fn has left, from stacked fields."""
+        return (
+            self.loader.collate_fn is not default_collate
+            and isinstance(batch, tuple | list)
+            and all(isinstance(x, torch.Tensor) and x.ndim == 3 for x in batch)
+        )
+
 
 def first_images(source, n, *, skip_errors=False):
     """Return the first n images, or all if there are fewer.
@@ -201,14 +228,18 @@ def first_images(source, n, *, skip_errors=False):
     images: list[torch.Tensor] = []
     errors: dict[int, Exception] = {}
     read = getattr(source, "preview", source.batches)
-    for batch in read(plan_rows(range(source.n_rows or n), n)):
-        errors |= batch.errors
-        if errors and not skip_errors:
-            break
-        if batch.images is not None:
-            images.append(source.finish(batch.images))
-        if sum(map(len, images)) >= n:
-            break
+    with contextlib.closing(read(plan_rows(range(source.n_rows or n), n))) as batches:
+        for batch in batches:
+            errors |= batch.errors
+            if errors and not skip_errors:
+                break
+            if batch.images is not None:
+                floats = source.finish(batch.images)
+                if images and floats.shape[1:] != images[0].shape[1:]:
+                    break  # a DataLoader's batches may differ, if the model takes it
+                images.append(floats)
+            if sum(map(len, images)) >= n:
+                break
     if errors and not (skip_errors and images):
         raise errors[min(errors)]
     return torch.cat(images)[:n]
@@ -265,12 +296,14 @@ def _collate(items):
     if not good:
         return Batch([], None, errors)
     rows, images = map(list, zip(*good, strict=True))
-    for row, image in good:
-        if image.shape != images[0].shape:
+    shapes = [tuple(image.shape) for image in images]
+    usual = max(shapes, key=shapes.count)  # the first of them if there are several
+    for row, shape in zip(rows, shapes, strict=True):
+        if shape != usual:
             errors[row] = ValueError(
-                f"Images differ in shape: image {rows[0]} is "
-                f"{tuple(images[0].shape)}, image {row} is {tuple(image.shape)}. All "
-                "must agree once they are preprocessed; let preprocess= resize them."
+                f"Images differ in shape: image {rows[shapes.index(usual)]} is "
+                f"{usual}, image {row} is {shape}. All must agree once they are "
+                "preprocessed; let preprocess= resize them."
             )
     images = [image for row, image in good if row not in errors]
     rows = [row for row in rows if row not in errors]
@@ -301,15 +334,6 @@ def _finite(rows, images):
     good = [row for row in rows if row not in errors]
     images = images[~bad.any(dim=1)]
     return Batch(good, images if good else None, errors)
-
-
-def _images_of(batch):
-    """Return the images in a batch, which may have been left a list of them."""
-    if isinstance(batch, tuple | list) and all(
-        isinstance(image, torch.Tensor) and image.ndim == 3 for image in batch
-    ):
-        return batch
-    return _image_of(batch)
 
 
 def _image_of(item):

@@ -6,6 +6,8 @@ float features.  Engines that compile for one size of batch fill up smaller ones
 
 import contextlib
 import functools
+import importlib.metadata
+import importlib.util
 import threading
 import warnings
 from typing import Any
@@ -16,6 +18,11 @@ from torch import nn
 from reactood._folding import same_features
 
 ENGINES = "auto", "eager", "compile", "openvino"
+NO_COMPILER = (
+    "InvalidCxxCompiler",
+    "No working C++ compiler",
+    "Failed to find C compiler",  # Triton's words
+)
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -40,6 +47,16 @@ def make_engine(name, backbone, device, precision, batch_size):
     if name == "compile":
         return CompiledEngine(backbone, device, precision, batch_size)
     return EagerEngine(backbone, device, precision)
+
+
+def describe_engine(name, device):
+    """Say what computes, and its version if that is not torch's."""
+    installed = importlib.util.find_spec("openvino") is not None
+    if name == "auto":
+        name = "openvino" if installed and device.type == "cpu" else "eager"
+    if name == "openvino" and installed:
+        return f"openvino {importlib.metadata.version('openvino')}"
+    return name
 
 
 class EagerEngine:
@@ -180,9 +197,8 @@ class _AutoEngine:
     def __init__(self, backbone, device, precision, batch_size):
         self.eager = EagerEngine(backbone, device, precision)
         self.engine: Any = self.eager
-        if device.type == "cpu":
-            with contextlib.suppress(ImportError):
-                self.engine = OpenVINOEngine(backbone, device, precision)
+        if describe_engine("auto", device) != "eager":
+            self.engine = OpenVINOEngine(backbone, device, precision)
 
     def __call__(self, batch):
         if self.engine is self.eager:
@@ -275,7 +291,7 @@ def _autocast(device, dtype):
 def _is_missing_compiler(error):
     while error is not None:
         text = f"{type(error).__name__} {error}"
-        if "InvalidCxxCompiler" in text or "No working C++ compiler" in text:
+        if any(words in text for words in NO_COMPILER):
             return True
         error = error.__cause__
     return False

@@ -5,6 +5,7 @@ looked up first, and only the rest is read.  Several processes share the work: e
 announces the rows that it is about to compute, and the others take different ones.
 """
 
+import contextlib
 import itertools
 import time
 import warnings
@@ -164,13 +165,16 @@ class Extraction:
                 plan, taken = itertools.chain(again, plan), []
 
     def _pass(self, plan, progress):
-        batches = self._readable(self.source.batches(plan), progress)
-        for rows, features in self.forward(batches, self.source.finish):
-            self.sink.write(rows, features)
-            self.done.update(rows)
-            if self.store is not None:
-                self.store.put([self.keys.pop(row, None) for row in rows], features)
-            progress.update(len(rows))
+        # Threads and processes that read end here, whatever happens.
+        with contextlib.closing(self.source.batches(plan)) as batches:
+            readable = self._readable(batches, progress)
+            for rows, features in self.forward(readable, self.source.finish):
+                self.sink.write(rows, features)
+                self.done.update(rows)
+                if self.store is not None:
+                    keys = [self.keys.pop(row, None) for row in rows]
+                    self.store.put(keys, features)
+                progress.update(len(rows))
 
     def _readable(self, batches, progress):
         """Yield rows and images that can be read and are not known yet."""
@@ -180,7 +184,8 @@ class Extraction:
             if images is None:
                 continue
             if self.store is not None and not self.source.keyed:
-                keys = dict(zip(rows, map(image_digest, images), strict=True))
+                digests = (image_digest(image, prepared=True) for image in images)
+                keys = dict(zip(rows, digests, strict=True))
                 found = self.store.get(keys.values())
                 self.keys |= keys
                 progress.update(self._write_found(keys, found))

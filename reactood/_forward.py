@@ -94,6 +94,7 @@ class Forward:
                 gc.collect()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
+                self.engine = self.get_engine(self.device, self.batch_size)
                 continue
             yield chunk, features
             start += len(batch)

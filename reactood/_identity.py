@@ -1,16 +1,19 @@
 """What tells two things apart: images by their content, settings by all they hold.
 
 Identities survive the process: no addresses, no salted hashes, no line numbers.  A
-function is its code, with its defaults, its closure and the plain globals that it
-uses; an object is its class and its state; a tensor its values.  What belongs to an
-installed library is its name and the library's version.
+function is its code, with its defaults, its closure and the globals that it uses; a
+class its bases and attributes; an object its class and its state; a tensor its values.
+What belongs to Python or to a library that is known to say so when it changes is its
+name and the version.
 """
 
+import dis
 import enum
 import functools
 import hashlib
 import os
 import sys
+import sysconfig
 import types
 from typing import Any
 
@@ -35,15 +38,20 @@ _PLAIN: tuple[Any, ...] = (type(None), bool, int, float, complex, str, bytes, ra
 _PLAIN += np.dtype, torch.dtype, torch.device, torch.Size, torch.memory_format
 _PLAIN += (os.PathLike,)
 _LIBRARIES = {"torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "PIL"}
+_STDLIB = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
+_SITE = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
+_BY_NAME: tuple[Any, ...] = types.BuiltinFunctionType, types.MemberDescriptorType
+_BY_NAME += types.GetSetDescriptorType, types.WrapperDescriptorType
 
 
-def image_digest(item):
+def image_digest(item, *, prepared=False):
     """Return 16 bytes that stand for an image's pixels or, for a file, its version.
 
     A file is told by its path, size and time of change, without reading it. None if
-    there is no such file.
+    there is no such file. Pixels that are ``prepared``, cut to size, stand for another
+    image than the same ones that are not; floats always are.
     """
-    digest = _new_hash()
+    digest = _new_hash(b"prepared" if prepared and item.dtype == torch.uint8 else b"")
     if isinstance(item, str | os.PathLike):
         try:
             status = os.stat(item)
@@ -79,6 +87,7 @@ class _Walk:
     def __init__(self):
         self.digest = _new_hash()
         self.seen = {}  # by id; holds what it has seen, so that ids stay taken
+        self.modules = set()  # of the user's, each with the attributes looked at
 
     def note(self, *words):
         self.digest.update(repr(words).encode())
@@ -112,6 +121,7 @@ class _Walk:
                 self(item)
         elif isinstance(thing, types.CodeType):
             self.note("code", thing.co_code, thing.co_names, thing.co_varnames)
+            self.note(getattr(thing, "co_exceptiontable", b""))
             self(thing.co_consts)
         elif isinstance(thing, types.FunctionType):
             self._walk_function(thing)
@@ -119,13 +129,21 @@ class _Walk:
             self(thing.__func__), self(thing.__self__)
         elif isinstance(thing, property):
             self((thing.fget, thing.fset))
+        elif isinstance(thing, functools.cached_property):
+            self(thing.func)
+        elif isinstance(thing, functools._lru_cache_wrapper):
+            self(thing.__wrapped__)
         elif isinstance(thing, classmethod | staticmethod):
             self(thing.__func__)
         elif isinstance(thing, functools.partial):
             self((thing.func, thing.args, thing.keywords))
         elif isinstance(thing, type):
             self._walk_class(thing)
-        elif isinstance(thing, types.ModuleType | types.BuiltinFunctionType):
+        elif isinstance(thing, _BY_NAME):
+            self.note(*_name(thing))
+            if not isinstance(getattr(thing, "__self__", None), types.ModuleType):
+                self(getattr(thing, "__self__", None))
+        elif isinstance(thing, types.ModuleType):
             self.note(*_name(thing))
         elif isinstance(thing, nn.Module):
             self._walk_module(thing)
@@ -142,16 +160,32 @@ class _Walk:
         if _is_of_library(function):
             return
         self(function.__code__)
-        self((function.__defaults__, function.__kwdefaults__))
+        self((function.__defaults__, function.__kwdefaults__, function.__dict__))
         for cell in function.__closure__ or ():
             try:
                 self(cell.cell_contents)
             except ValueError:  # not filled yet
                 self.note("empty cell")
-        for name in sorted(_global_names(function.__code__)):
-            value = function.__globals__.get(name)
-            if isinstance(value, (*_PLAIN, types.FunctionType, type)):
-                self.note(name), self(value)
+        names, attributes = _names(function.__code__)
+        for name in sorted(names & function.__globals__.keys()):
+            self.note(name)
+            try:
+                self._walk_global(function.__globals__[name], attributes)
+            except TypeError as error:
+                raise TypeError(
+                    f"{error}; it is {name!r}, which {function.__qualname__} uses"
+                ) from error
+
+    def _walk_global(self, value, attributes):
+        """Walk what a function uses of a global, which may be a module of helpers."""
+        self(value)
+        if not isinstance(value, types.ModuleType) or _is_of_library(value):
+            return
+        if (value, attributes) not in self.modules:  # modules may hold each other
+            self.modules.add((value, attributes))
+            for name in sorted(attributes & vars(value).keys()):
+                self.note(name)
+                self._walk_global(vars(value)[name], attributes)
 
     def _walk_class(self, cls):
         self.note(*_name(cls))
@@ -160,10 +194,10 @@ class _Walk:
         for base in cls.__bases__:
             self(base)
         for name, value in sorted(vars(cls).items()):
-            kinds = types.FunctionType, property, classmethod, staticmethod, *_PLAIN
-            if isinstance(value, kinds) and name not in ("__module__", "__doc__"):
-                if not name.startswith("__") or callable(value):
-                    self.note(name), self(value)
+            # Of what Python itself keeps in a class, methods alone do something.
+            own = name.startswith("__") and name.endswith("__")
+            if name != "_abc_impl" and (not own or callable(value)):
+                self.note(name), self(value)
 
     def _walk_module(self, module):
         self(type(module))
@@ -196,21 +230,43 @@ def _feed_tensor(digest, tensor):
 
 
 def _name(thing):
-    module = getattr(thing, "__module__", None) or ""
+    module = _module_name(thing)
     qualname = getattr(thing, "__qualname__", getattr(thing, "__name__", ""))
     top = sys.modules.get(module.partition(".")[0])
-    version = getattr(top, "__version__", "") if _is_of_library(thing) else ""
+    version = getattr(top, "__version__", "")
+    if _is_of_library(thing):
+        version = version or sys.version_info[:2]
     return type(thing).__name__, module, qualname, str(version)
 
 
+def _module_name(thing):
+    if isinstance(thing, types.ModuleType):
+        return thing.__name__
+    return getattr(thing, "__module__", None) or "builtins"
+
+
 def _is_of_library(thing):
-    top = (getattr(thing, "__module__", None) or "builtins").partition(".")[0]
-    return top in _LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
+    top = _module_name(thing).partition(".")[0]
+    if top in _LIBRARIES:
+        return True
+    if top == "builtins" and isinstance(thing, types.FunctionType):
+        return False  # Python's own are not written in Python: this one has no module
+    if top not in sys.stdlib_module_names or top == "__main__":
+        return False
+    # A script of the user's may have the name of a module that nobody imports.
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is None or (file.startswith(_STDLIB) and not file.startswith(_SITE))
 
 
-def _global_names(code):
-    names = set(code.co_names)
+def _names(code):
+    """Return the names of globals and of attributes in a function's code."""
+    used: set[str] = set()
+    attributes = frozenset(code.co_names)
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            used.add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _global_names(constant)
-    return names
+            more = _names(constant)
+            used, attributes = used | more[0], attributes | more[1]
+    return used, attributes

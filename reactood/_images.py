@@ -37,6 +37,7 @@ class Preparation:
         self.transform = transform
         self.rgb = rgb
         self.split = _split(transform)
+        self.moments: dict[torch.device, list[torch.Tensor]] = {}
 
     @property
     def thread_safe(self):
@@ -69,10 +70,11 @@ class Preparation:
         batch = batch.float().div_(255)
         if mean is None:
             return batch
-        mean, std = (
-            torch.as_tensor(x, dtype=batch.dtype).to(batch.device).view(-1, 1, 1)
-            for x in (mean, std)
-        )
+        if batch.device not in self.moments:  # copied once, not for each batch
+            self.moments[batch.device] = [
+                torch.tensor(x, device=batch.device).view(-1, 1, 1) for x in (mean, std)
+            ]
+        mean, std = self.moments[batch.device]
         return batch.sub_(mean).div_(std)
 
     def _transformed(self, image):
@@ -105,7 +107,7 @@ def _split(transform):
     *geometry, scale, normalize = transform.transforms
     known = (
         all(type(step) in GEOMETRY for step in geometry)
-        and isinstance(scale, transforms.ToTensor)  # timm's too
+        and _is_to_tensor(scale)
         and type(normalize) is transforms.Normalize
     )
     if not known:
@@ -113,6 +115,13 @@ def _split(transform):
     pixels = transforms.Compose([*geometry, pil_to_tensor])
     mean, std = (np.atleast_1d(x).tolist() for x in (normalize.mean, normalize.std))
     return pixels, mean, std
+
+
+def _is_to_tensor(step):
+    """Tell torchvision's step, and timm's, which does the same to PIL images."""
+    timms = "MaybeToTensor", "timm.data.transforms"
+    kind = type(step)
+    return kind is transforms.ToTensor or (kind.__name__, kind.__module__) == timms
 
 
 class _Pixels:

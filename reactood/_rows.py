@@ -23,6 +23,7 @@ class Rows:
 
     def __init__(self, n_rows, width, out=None):
         self.width = width
+        self.n_written = 0
         self.path: Any = None
         self.part: Any = None
         self.array: Any = None
@@ -65,9 +66,18 @@ class Rows:
         if self.growing:
             self._grow(max(rows) + 1)
         self.array[rows] = features
+        self.n_written += len(rows)
 
     def finish(self):
-        """Return all rows as an array; a file as a read-only memory map."""
+        """Return all rows as an array; a file as a read-only memory map.
+
+        Raises RuntimeError if some were never written.
+        """
+        if self.n_written < self.n_rows:
+            raise RuntimeError(
+                f"Got {self.n_written} images, and {self.n_rows} were announced: what "
+                "yields them stopped early."
+            )
         if self.path is None:
             return self.array[: self.n_rows]
         self.array.flush()

@@ -20,7 +20,7 @@ from torch import nn
 
 from reactood._backbones import PROOF_IMAGES, attach, recall_plan, remember_plan
 from reactood._batches import ArraySource, LoaderSource, first_images, open_source
-from reactood._engines import DTYPES, ENGINES, make_engine
+from reactood._engines import DTYPES, ENGINES, describe_engine, make_engine
 from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
 from reactood._identity import HASH, identity
@@ -29,6 +29,7 @@ from reactood._modules import choose_device
 from reactood._networks import Network
 from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
+from reactood._version import __version__
 from reactood.cache import FeatureCache, open_store
 
 __all__ = ["TorchFeatureExtractor"]
@@ -370,8 +371,8 @@ class TorchFeatureExtractor(
     def _extract(self, source, out=None):
         device = self._choose_device()
         n_rows = source.n_rows
-        if out is not None and n_rows is None and source.in_order:
-            n_rows = len(source.loader.dataset)
+        if out is not None and isinstance(source, LoaderSource):
+            n_rows = source.length
         sink = Rows(n_rows, self.n_features_out_, out)
         try:
             with self._open_store(device) as store:
@@ -393,7 +394,8 @@ class TorchFeatureExtractor(
 
     def _get_engine(self, device, batch_size):
         """Return the engine, the one of the last time if nothing has changed."""
-        settings = self.engine, device, self.precision, batch_size
+        compiled_for = batch_size if self.engine == "compile" else None
+        settings = self.engine, device, self.precision, compiled_for
         if self._runtime.settings != settings:
             self._runtime.engine = make_engine(
                 self.engine, self._get_backbone(), device, self.precision, batch_size
@@ -421,18 +423,21 @@ class TorchFeatureExtractor(
             ) from error
         about = {
             "model": network.title,
-            "layer": self.layer,
+            "layer": None if self._plan.stop["at_input"] else self._plan.stop["name"],
             "precision": self.precision,
-            "engine": self.engine,
+            "engine": describe_engine(self.engine, device),
             "device": device.type,
+            "matmul": torch.get_float32_matmul_precision(),
             "preprocess": repr(prepare.transform),
             "n_features": self.n_features_out_,
+            "reactood": __version__,
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "pillow": PIL.__version__,
         }
         seen = {k: v for k, v in about.items() if k not in ("model", "preprocess")}
-        digest = identity((network.identity, preprocess, HASH, seen))
+        # What was fitted, whatever the parameters say by now.
+        digest = identity((network.identity, self._plan, preprocess, HASH, seen))
         return open_store(self.cache, digest, about, self.n_features_out_)
 
     def _get_backbone(self):

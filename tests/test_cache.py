@@ -1,6 +1,7 @@
 """Every image through the backbone once, whatever happens to the cache."""
 
 import functools
+import importlib
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from torchvision import transforms
 
 from reactood import TorchFeatureExtractor, make_react_pipeline
 from reactood._identity import identity, image_digest
+from reactood._images import Preparation
 from reactood._store import FILE, Store
 from reactood.cache import FeatureCache
 from reactood.datasets import ImageDataset
@@ -191,6 +194,39 @@ def test_settings_never_share_rows(extractor, X, photos, count):
     assert len(FeatureCache(extractor.cache).info()) == 6
 
 
+def test_rows_belong_to_what_was_fitted(extractor, X, count):
+    """Not to what the parameters say by now."""
+    extractor.fit(X).transform(X)
+    count()
+    extractor.set_params(layer="net.0")
+    features = extractor.transform(X)
+    assert count() == 0
+    other = clone(extractor).fit(X)
+    count()
+    assert other.transform(X).shape == features.shape
+    assert not np.array_equal(other.transform(X), features)
+    assert count() == 40
+    (_, first), (_, second) = (
+        (s["id"], s["layer"]) for s in FeatureCache(extractor.cache).info()
+    )
+    assert (first, second) == (None, "net.0")
+
+
+def test_pixels_cut_to_size_are_another_image(extractor, rng):
+    """Not the one that they would be cut out of once more."""
+    images = [Image.fromarray(p) for p in rng.integers(0, 256, (4, 12, 12, 3), "u1")]
+    steps = transforms.CenterCrop(6), transforms.Resize(9), transforms.ToTensor()
+    crop = transforms.Compose([*steps, transforms.Normalize(0.5, 0.5)])
+    extractor.set_params(preprocess=crop).fit(images)
+    of_dataset = extractor.transform(ImageDataset([(i, 0) for i in images]))
+    cut = torch.stack([Preparation(crop, rgb=False)(image) for image in images])
+    assert cut.dtype == torch.uint8
+    features = extractor.transform(cut)
+    expected = clone(extractor).set_params(cache=None).fit(cut).transform(cut)
+    np.testing.assert_array_equal(features, expected)
+    assert not np.array_equal(features, of_dataset)
+
+
 def test_the_weights_of_a_file_are_what_counts(tmp_path, X, count):
     path = tmp_path / "weights.pt"
 
@@ -300,6 +336,66 @@ def test_identities_survive_the_process():
         for seed in (1, 2)
     }
     assert len(outputs) == 1
+
+
+HELPER = """
+import functools
+import numpy as np
+MEAN = {mean}
+def scale(image, by={by}):
+    return np.asarray(image) * by
+@functools.lru_cache
+def table():
+    return {table}
+class Prepare:
+    offset = {offset}
+    @functools.cached_property
+    def shift(self):
+        return {shift}
+    def __call__(self, image):
+        return scale(image) - MEAN[0] + self.offset[0] + self.shift + table()
+"""
+DEFAULTS = {"mean": [1], "by": 1, "table": 1, "offset": (1,), "shift": 1}
+
+
+CHANGES = {"mean": [2], "by": 2, "table": 2, "offset": (2,), "shift": 2}
+
+
+@pytest.mark.parametrize("change", [{}, *({k: v} for k, v in CHANGES.items())])
+@pytest.mark.parametrize("name", ["helper_of_mine", "antigravity"])
+@pytest.mark.parametrize("use", ["Prepare", "call", "package"])
+def test_identities_see_what_a_function_uses(tmp_path, monkeypatch, change, name, use):
+    """Also where a script of the user's has the name of one of Python's modules."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def look(**values):
+        (tmp_path / f"{name}.py").write_text(HELPER.format_map(DEFAULTS | values))
+        for module in name, "package_of_mine":
+            sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        module = types.ModuleType("package_of_mine")
+        module.helper = importlib.import_module(name)
+        module.helper.parent = module  # modules may hold each other
+        names = {"helper": module.helper, "outer": module, "__name__": "__main__"}
+        exec("def call(image):\n return helper.Prepare()(image)", names)
+        exec("def package(image):\n return outer.helper.Prepare()(image)", names)
+        return identity(names.get(use) or module.helper.Prepare())
+
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        assert (look() == look(**change)) == (not change)
+    finally:
+        sys.dont_write_bytecode = before
+        sys.modules.pop(name)
+
+
+def test_what_a_function_uses_must_have_an_identity():
+    names = {"lock": threading.Lock()}
+    exec("def locked(x):\n with lock: return x.lock", names)
+    with pytest.raises(TypeError, match="'lock', which locked uses"):
+        identity(names["locked"])
+    exec("def free(x): return x.lock", names)  # an attribute, not the global
+    identity(names["free"])
 
 
 def test_digests_of_images(rng):

@@ -128,6 +128,29 @@ def test_only_pairs_that_meet_once_are_folded(rng):
     assert extractor.model_.arrangement["folds"] == []
 
 
+class Introspective(nn.Module):
+    """Asks a layer for a weight that folding would take away."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.conv2, self.head = nn.Conv2d(4, 6, 3), nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)) * self.norm.weight.sum()
+        return self.head(self.conv2(x).relu().mean(dim=(2, 3)))
+
+
+def test_a_model_that_needs_what_folding_takes(X):
+    model = trained(Introspective())
+    extractor = TorchFeatureExtractor(model).fit(X)
+    assert extractor.model_.arrangement == {
+        "folds": [],
+        "memory_format": torch.channels_last,
+    }
+    assert relative(extractor.transform(X), plain_features(model, X)) < 1e-5
+
+
 def test_folding_can_be_undone(net, X):
     net.eval()
     x = torch.from_numpy(X)

@@ -15,7 +15,16 @@ import torch
 from conftest import conv_net
 from PIL import Image
 from sklearn.base import clone
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+)
 from torchvision import transforms
 from torchvision.models import ResNet18_Weights, ViT_B_16_Weights
 
@@ -285,6 +294,31 @@ def test_memory_that_ends_in_the_middle(rng, tmp_path, cache, monkeypatch):
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_less_memory_is_asked_of_a_compiled_model(rng, monkeypatch):
+    """It fills up small batches to the size that it was compiled for."""
+    sizes = []
+
+    class Compiled:
+        def __init__(self, name, backbone, device, precision, batch_size):
+            self.backbone, self.batch_size = backbone, batch_size
+
+        def __call__(self, batch):
+            sizes.append(self.batch_size)
+            if self.batch_size > 2:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+            with torch.inference_mode():
+                return self.backbone(batch)
+
+    monkeypatch.setitem(reactood._forward.BATCH_SIZES, "cpu", 8)
+    monkeypatch.setattr(reactood.extractor, "make_engine", Compiled)
+    X = rng.normal(size=(5, 3, 9, 9)).astype(np.float32)
+    extractor = TorchFeatureExtractor(conv_net, engine="compile").fit(X)
+    expected = clone(extractor).set_params(engine="eager").fit(X).model_
+    features = extractor.transform(X)
+    assert sizes == [8, 2, 2, 2]
+    np.testing.assert_allclose(features, expected(torch.from_numpy(X)), rtol=1e-5)
+
+
 # --- features go to a file -----------------------------------------------------------
 
 
@@ -327,13 +361,127 @@ def test_bad_places_for_features(X, tmp_path):
     ):
         with pytest.raises(ValueError, match=sentence):
             extractor.transform(X, out=out)
-    dataset = TensorDataset(torch.from_numpy(X))
-    shuffled = DataLoader(dataset, shuffle=True)
-    with (
-        pytest.warns(UserWarning, match="shuffles"),
-        pytest.raises(ValueError, match="out= needs the number of rows"),
+
+
+class Endless(IterableDataset):
+    """Says that it is longer than it is."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __iter__(self):
+        return iter(self.X)
+
+    def __len__(self):
+        return 99
+
+
+class EverySecond(Sampler):
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        return iter([[row] for row in range(0, self.n, 2)])
+
+    def __len__(self):
+        return self.n // 2
+
+
+def test_out_wants_to_know_the_number_of_rows(X, tmp_path):
+    extractor = TorchFeatureExtractor(conv_net).fit(X)
+    images = torch.from_numpy(X)
+    dataset = TensorDataset(images)
+    dropping = BatchSampler(SequentialSampler(dataset), 6, drop_last=True)
+    for loader in (
+        DataLoader(dataset, shuffle=True),
+        DataLoader(dataset, batch_size=6, drop_last=True),
+        DataLoader(dataset, batch_sampler=dropping),
+        DataLoader(dataset, batch_sampler=EverySecond(20)),
+        DataLoader(dataset, batch_sampler=[[3], [4, 5]]),
     ):
-        extractor.transform(shuffled, out=tmp_path / "features.npy")
+        n_rows = sum(len(batch) for (batch,) in loader)
+        with pytest.warns(UserWarning, match="shuffles, samples or drops"):
+            assert len(extractor.transform(loader)) == n_rows
+        with (
+            pytest.warns(UserWarning, match="shuffles"),
+            pytest.raises(ValueError, match="out= needs the number of rows"),
+        ):
+            extractor.transform(loader, out=tmp_path / "features.npy")
+    loader = DataLoader(Endless(images), batch_size=4)
+    assert len(extractor.transform(loader)) == 20
+    with pytest.raises(ValueError, match="out= needs the number of rows"):
+        extractor.transform(loader, out=tmp_path / "features.npy")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_loader_of_batches_that_differ(rng):
+    """Each batch has one shape; that is for the model to take or not."""
+    images = [rng.normal(size=(3, n, n)).astype(np.float32) for n in (9, 9, 12)]
+    extractor = TorchFeatureExtractor(conv_net)
+    features = extractor.fit_transform(DataLoader(images, batch_size=1))
+    for image, row in zip(images, features, strict=True):
+        np.testing.assert_allclose(extractor.transform(image[None])[0], row, rtol=1e-5)
+
+
+def test_stacked_sequences_are_not_a_list_of_images(rng):
+    tokens = torch.from_numpy(rng.normal(size=(8, 5, 4)).astype(np.float32))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(20, 6), nn.ReLU(), nn.Linear(6, 3))
+    extractor = TorchFeatureExtractor(model).fit(tokens)
+    loader = DataLoader(TensorDataset(tokens, 0 * tokens), batch_size=4)
+    expected = extractor.transform(tokens)
+    np.testing.assert_allclose(extractor.transform(loader), expected, rtol=1e-6)
+
+
+def test_the_odd_one_out_is_the_bad_one(rng):
+    images = [rng.normal(size=(3, 9, 9)).astype(np.float32) for _ in range(6)]
+    extractor = TorchFeatureExtractor(conv_net, on_error="nan").fit(images)
+    expected = extractor.transform(images)
+    images[0] = images[0][:, :5]
+    with pytest.warns(UserWarning, match=r"rows 0 \(.*image 1 is \(3, 9, 9\), image 0"):
+        features = extractor.transform(images)
+    assert np.isnan(features[0]).all()
+    np.testing.assert_allclose(features[1:], expected[1:], rtol=1e-5)
+
+
+def test_an_image_that_pillow_gives_up_on(photos, tmp_path):
+    """An open file cut short shows only when its pixels are asked for."""
+    cut = tmp_path / "cut.png"
+    Image.new("RGB", (300, 300), "red").save(cut)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    extractor = TorchFeatureExtractor(conv_net, preprocess=small, cache=tmp_path)
+    extractor.fit(photos)
+    with (
+        Image.open(photos[1]) as whole,
+        Image.open(cut) as half,
+        pytest.raises(ValueError, match="Image 1: "),
+    ):
+        extractor.transform([whole, half])
+
+
+class _Catalogue:
+    """Looks like a list of images, and opens each when it is asked for."""
+
+    def __init__(self, images):
+        self.images, self.asked = images, 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        self.asked += 1
+        return Image.fromarray(self.images[row])
+
+
+def test_a_catalogue_is_asked_once_for_each_image(rng, tmp_path):
+    images = rng.integers(0, 256, (20, 9, 9, 3), dtype=np.uint8)
+    extractor = TorchFeatureExtractor(conv_net, preprocess=small, cache=tmp_path)
+    extractor.fit(images)
+    expected = extractor.transform(images)
+    catalogue = _Catalogue(images)
+    for _ in range(2):
+        features = extractor.transform(catalogue)
+        np.testing.assert_allclose(features, expected, rtol=1e-5)
+    assert catalogue.asked <= 2 * (20 + 2)  # two looks tell what kind of images
 
 
 # --- pixels until the device ---------------------------------------------------------
@@ -373,6 +521,13 @@ def test_timm_transforms_too(photos):
         assert torch.equal(prepare.finish(pixels[None])[0], expected)
 
 
+class Halved(transforms.ToTensor):
+    """The user's own step, whatever it descends from."""
+
+    def __call__(self, pic):
+        return super().__call__(pic) / 2
+
+
 @pytest.mark.parametrize(
     "transform",
     [
@@ -381,6 +536,7 @@ def test_timm_transforms_too(photos):
         transforms.Compose([transforms.ToTensor()]),
         transforms.Compose([transforms.RandomCrop(8), *Resized().transforms]),
         transforms.Compose([*Resized().transforms, transforms.RandomErasing()]),
+        transforms.Compose([Halved(), transforms.Normalize(0.5, 0.5)]),
     ],
 )
 def test_other_transforms_run_whole_and_in_one_thread(transform, photos):
