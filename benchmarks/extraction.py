@@ -248,10 +248,10 @@ def compare(name, inputs, engines, repeats, peaks):
     for (kind, label), s in seconds.items():
         n, ratio = len(inputs[kind]), seconds[kind, LOOP] / s
         bar = BARS.get((name, label)) if kind == "arrays" and repeats > 1 else None
-        of_arrays = seconds["arrays", label] / s if len(inputs) > 1 else 1
-        files_bar = None
-        if kind == "files" and label in OURS:
-            files_bar = FILES_BARS.get(name)
+        of_arrays = files_bar = None
+        if kind == "files" and "arrays" in inputs:
+            of_arrays = seconds["arrays", label] / s
+            files_bar = FILES_BARS.get(name) if label in OURS else None
         peak = peaks[OURS.get(label, {}).get("precision", "float32")]
         cells = (
             f"{n / s:.1f}",
@@ -259,7 +259,7 @@ def compare(name, inputs, engines, repeats, peaks):
             f"{seconds[kind, 'loop, batches of 8'] / s:.2f}",
             "" if bar is None else f"{bar:.1f}",
             verdict(ratio, least=bar),
-            f"{of_arrays:.2f}" if kind == "files" else "",
+            "" if of_arrays is None else f"{of_arrays:.2f}",
             verdict(of_arrays, least=files_bar),
             f"{flops * n / s / peak:.2f}",
             f"{noise:.2f}",

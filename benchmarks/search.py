@@ -4,7 +4,7 @@
     python benchmarks/search.py --smoke   # seconds; nothing about speed
 
 The search tries 7 percentiles with 5 folds and fits once more on all images: without a
-cache that is 71 passes over folds and one over all. Each run starts with an empty
+cache each image goes through the model 36 times. Each run starts with an empty
 cache, in the process that asks, with `n_jobs=1`, or in two fresh ones, with `n_jobs=2`,
 whose start counts. Hashing is timed alone and stated as a share of the extraction.
 """

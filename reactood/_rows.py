@@ -79,7 +79,7 @@ class Rows:
                 "yields them stopped early."
             )
         if self.path is None:
-            return self.array[: self.n_rows]
+            return self.array[: self.n_rows] if self.growing else self.array
         self.array.flush()
         self.array = None
         os.replace(self.part, self.path)

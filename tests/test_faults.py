@@ -332,7 +332,7 @@ def test_features_in_a_file(X, tmp_path):
     np.testing.assert_array_equal(np.load(path), expected)
     np.testing.assert_array_equal(extractor.fit_transform(X, out=str(path)), expected)
     out = np.empty((20, 8), np.float32)
-    assert extractor.transform(X, out=out) is not None
+    assert extractor.transform(X, out=out) is out
     np.testing.assert_array_equal(out, expected)
     loader = DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=6)
     np.testing.assert_array_equal(extractor.transform(loader, out=path), expected)
