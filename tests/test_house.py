@@ -1,6 +1,8 @@
 """The house rules: layers, docstrings, one door to scikit-learn's inside."""
 
 import configparser
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -10,17 +12,21 @@ import pytest
 from numpydoc.validate import validate
 
 import reactood
-import reactood.datasets
-import reactood.metrics
-
 ROOT = Path(__file__).parents[1]
 SETTINGS = configparser.ConfigParser()
 SETTINGS.read(ROOT / "setup.cfg")
 SKIPPED = set(SETTINGS["tool:numpydoc_validation"]["checks"].split()) - {"all"}
 
 
+PUBLIC = [
+    importlib.import_module(f"reactood.{module.name}")
+    for module in pkgutil.iter_modules(reactood.__path__)
+    if not module.name.startswith("_")
+]
+
+
 def public_names():
-    for module in (reactood, reactood.datasets, reactood.metrics):
+    for module in (reactood, *PUBLIC):
         for name in module.__all__:
             thing = getattr(module, name)
             yield f"{module.__name__}.{name}"
@@ -62,7 +68,8 @@ def test_underscore_names_of_scikit_learn_enter_through_one_door():
 def test_the_package_needs_no_extra():
     code = (
         "import sys; sys.modules |= dict.fromkeys(['matplotlib', 'pandas', 'timm']);"
-        "import reactood, reactood.datasets, reactood.metrics, reactood._demo"
+        "import reactood._demo, "
+        + ", ".join(module.__name__ for module in PUBLIC)
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True

@@ -1,0 +1,375 @@
+"""How well in-distribution is told from out-of-distribution.
+
+Labels are 1 for in-distribution (ID) and -1 for out-of-distribution (OOD); a score is
+the higher, the more in-distribution.  Where the field has several conventions for one
+name, that of the ReAct paper's code is the default.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.metrics import (
+    average_precision_score,
+    make_scorer,
+    roc_auc_score,
+    roc_curve,
+)
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+
+__all__ = [
+    "aupr_in",
+    "aupr_out",
+    "auroc",
+    "detection_error",
+    "fpr_at_tpr",
+    "ood_scorers",
+]
+
+
+def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper"):
+    """Share of OOD samples accepted where a share `tpr` of ID samples is accepted.
+
+    FPR95 is the field's usual number, by one of several conventions.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        1 for in-distribution (ID), -1 for out-of-distribution (OOD).
+
+    y_score : array-like of shape (n_samples,)
+        Scores: the higher, the more in-distribution.
+
+    tpr : float, default=0.95
+        The share of ID samples to accept, a fraction in (0, 1].
+
+    convention : {"paper", "sklearn", "vim", "openood"}, default="paper"
+        Where the threshold is, and what is counted.
+
+        - `"paper"`: the ID score at index `round((1 - tpr) * n)` in ascending order;
+          OOD samples strictly above it are accepted [1]_.
+        - `"sklearn"`: the first point of :func:`sklearn.metrics.roc_curve` with a
+          true positive rate of at least `tpr`; OOD samples at or above it.
+        - `"vim"`: the ID score at place `floor(tpr * n)` in descending order; OOD
+          samples at or above it.
+        - `"openood"`: another quantity. OOD is the positive class: the share of *ID*
+          samples rejected where a share `tpr` of *OOD* samples is rejected.
+
+    Returns
+    -------
+    fpr : float
+        A fraction in [0, 1]; the lower, the better. With the paper's convention ties
+        with the threshold count as rejected; if that is all of the top, a warning
+        says so.
+
+    Raises
+    ------
+    ValueError
+        If `y_true` lacks ID or OOD samples or holds other labels, if `tpr` is not a
+        fraction, if the convention is not known, or if scores are NaN or infinite.
+
+    References
+    ----------
+    .. [1] Y. Sun, C. Guo, Y. Li, "ReAct: Out-of-distribution Detection With Rectified
+       Activations", NeurIPS 2021, :arxiv:`2111.12797`.
+
+    Examples
+    --------
+    >>> from reactood.metrics import fpr_at_tpr
+    >>> fpr_at_tpr([1, 1, 1, 1, -1, -1], [4.0, 3.0, 2.0, 1.0, 2.5, 0.0])
+    0.5
+    """
+    known = "paper", "sklearn", "vim", "openood"
+    _check_convention(convention, known)
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr={tpr} must be a fraction in (0, 1]; 95 % is tpr=0.95.")
+    id_scores, ood_scores = _split(y_true, y_score)
+    if convention == "openood":  # both classes, and the direction, change places
+        return _at_first_point(-ood_scores, -id_scores, tpr)
+    if convention == "sklearn":
+        return _at_first_point(id_scores, ood_scores, tpr)
+    n = len(id_scores)
+    if convention == "vim":
+        threshold = id_scores[-int(tpr * n)]  # at place 0 all: [-0] is the lowest
+        return float(np.mean(ood_scores >= threshold))
+    threshold = id_scores[min(round((1 - tpr) * n), n - 1)]
+    if threshold == id_scores[-1] and threshold in ood_scores:
+        warnings.warn(
+            f"The scores are tied at the top: no ID sample scores above the threshold, "
+            f"{threshold:.6g}, so no OOD sample counts as accepted and the FPR says "
+            "nothing. float32 probabilities that saturate at 1 do this.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return float(np.mean(ood_scores > threshold))
+
+
+def auroc(y_true, y_score):
+    """Area under the ROC curve: how often an ID sample scores above an OOD sample.
+
+    Ties count one half, under every convention; 0.5 is chance.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        1 for in-distribution (ID), -1 for out-of-distribution (OOD).
+
+    y_score : array-like of shape (n_samples,)
+        Scores: the higher, the more in-distribution.
+
+    Returns
+    -------
+    auroc : float
+        A fraction in [0, 1]; the higher, the better.
+
+    Raises
+    ------
+    ValueError
+        If `y_true` lacks ID or OOD samples or holds other labels, or if scores are
+        NaN or infinite.
+
+    Examples
+    --------
+    >>> from reactood.metrics import auroc
+    >>> auroc([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0])
+    0.75
+    """
+    id_scores, ood_scores = _split(y_true, y_score)
+    return float(roc_auc_score(*_joined(id_scores, ood_scores)))
+
+
+def aupr_in(y_true, y_score, *, convention: str = "paper"):
+    """Area under the precision-recall curve with ID as the positive class.
+
+    It depends on how many ID and OOD samples there are.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        1 for in-distribution (ID), -1 for out-of-distribution (OOD).
+
+    y_score : array-like of shape (n_samples,)
+        Scores: the higher, the more in-distribution.
+
+    convention : {"paper", "sklearn"}, default="paper"
+        `"paper"`: trapezoids over recall, and precision falls to 0 at recall 0, as in
+        the paper's code. `"sklearn"`: average precision, without interpolation.
+
+    Returns
+    -------
+    aupr : float
+        A fraction in [0, 1]; the higher, the better.
+
+    Raises
+    ------
+    ValueError
+        If `y_true` lacks ID or OOD samples or holds other labels, if the convention
+        is not known, or if scores are NaN or infinite.
+
+    Examples
+    --------
+    >>> from reactood.metrics import aupr_in
+    >>> aupr_in([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0], convention="sklearn")
+    0.8333333333333333
+    """
+    _check_convention(convention, ("paper", "sklearn"))
+    id_scores, ood_scores = _split(y_true, y_score)
+    if convention == "sklearn":
+        return float(average_precision_score(*_joined(id_scores, ood_scores)))
+    n_id, n_ood = _accepted(id_scores, ood_scores)
+    some = n_id + n_ood > 0
+    precision = np.append(n_id[some] / (n_id + n_ood)[some], 0.0)
+    recall = np.append(n_id[some] / len(id_scores), 0.0)
+    return _area(precision, recall)
+
+
+def aupr_out(y_true, y_score, *, convention: str = "paper"):
+    """Area under the precision-recall curve with OOD as the positive class.
+
+    It depends on how many ID and OOD samples there are.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        1 for in-distribution (ID), -1 for out-of-distribution (OOD).
+
+    y_score : array-like of shape (n_samples,)
+        Scores: the higher, the more in-distribution, as everywhere.
+
+    convention : {"paper", "sklearn"}, default="paper"
+        As in :func:`aupr_in`.
+
+    Returns
+    -------
+    aupr : float
+        A fraction in [0, 1]; the higher, the better.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`aupr_in`.
+
+    Examples
+    --------
+    >>> from reactood.metrics import aupr_out
+    >>> aupr_out([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0], convention="sklearn")
+    0.8333333333333333
+    """
+    _check_convention(convention, ("paper", "sklearn"))
+    id_scores, ood_scores = _split(y_true, y_score)
+    if convention == "sklearn":
+        return float(average_precision_score(*_joined(-ood_scores, -id_scores)))
+    accepted = _accepted(id_scores, ood_scores)
+    n_id, n_ood = len(id_scores) - accepted[0], len(ood_scores) - accepted[1]
+    some = n_id + n_ood > 0
+    precision = np.append(0.0, n_ood[some] / (n_id + n_ood)[some])
+    recall = np.append(0.0, n_ood[some] / len(ood_scores))
+    return _area(precision, recall)
+
+
+def detection_error(y_true, y_score, *, convention: str = "paper"):
+    """Share of mistakes at the best threshold that there is.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        1 for in-distribution (ID), -1 for out-of-distribution (OOD).
+
+    y_score : array-like of shape (n_samples,)
+        Scores: the higher, the more in-distribution.
+
+    convention : {"paper", "balanced"}, default="paper"
+        `"paper"`: ID samples rejected and OOD samples accepted, over all samples, as
+        in the paper's code. `"balanced"`: the mean of the two rates, whatever the
+        numbers of samples, as in ODIN [1]_.
+
+    Returns
+    -------
+    error : float
+        A fraction in [0, 0.5]; the lower, the better.
+
+    Raises
+    ------
+    ValueError
+        If `y_true` lacks ID or OOD samples or holds other labels, if the convention
+        is not known, or if scores are NaN or infinite.
+
+    References
+    ----------
+    .. [1] S. Liang, Y. Li, R. Srikant, "Enhancing The Reliability of
+       Out-of-distribution Image Detection in Neural Networks", ICLR 2018,
+       :arxiv:`1706.02690`.
+
+    Examples
+    --------
+    >>> from reactood.metrics import detection_error
+    >>> detection_error([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0])
+    0.25
+    """
+    _check_convention(convention, ("paper", "balanced"))
+    id_scores, ood_scores = _split(y_true, y_score)
+    n_id, n_ood = _accepted(id_scores, ood_scores)
+    missed = len(id_scores) - n_id
+    if convention == "balanced":
+        return float(np.min(missed / len(id_scores) + n_ood / len(ood_scores)) / 2)
+    return float(np.min(missed + n_ood) / (len(id_scores) + len(ood_scores)))
+
+
+def ood_scorers(*, tpr: float = 0.95):
+    """Make scorers for scikit-learn's cross-validation, of all metrics at once.
+
+    The greater, the better, as scikit-learn wants it: losses are negated, and their
+    names begin with `neg_`.
+
+    Parameters
+    ----------
+    tpr : float, default=0.95
+        The share of ID samples to accept in `neg_fpr_at_tpr`, a fraction in (0, 1].
+
+    Returns
+    -------
+    scorers : dict of callable
+        `"auroc"`, `"aupr_in"`, `"aupr_out"`, `"neg_fpr_at_tpr"` and
+        `"neg_detection_error"`, in the paper's conventions. Each takes a fitted
+        detector with `decision_function`, `X`, and `y` of 1 (ID) and -1 (OOD).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from sklearn.model_selection import StratifiedKFold, cross_validate
+    >>> from reactood.metrics import ood_scorers
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(size=(90, 2)), rng.normal(8, 1, size=(30, 2))])
+    >>> y = np.repeat([1, -1], [90, 30])
+    >>> cv = StratifiedKFold(3, shuffle=True, random_state=0)
+    >>> forest = IsolationForest(random_state=0)
+    >>> results = cross_validate(forest, X, y, scoring=ood_scorers(), cv=cv)
+    >>> bool(results["test_auroc"].mean() > 0.8)
+    True
+    """
+    losses = {
+        "neg_fpr_at_tpr": (fpr_at_tpr, {"tpr": tpr}),
+        "neg_detection_error": (detection_error, {}),
+    }
+    gains = {"auroc": auroc, "aupr_in": aupr_in, "aupr_out": aupr_out}
+    response = {"response_method": "decision_function"}
+    return {name: make_scorer(metric, **response) for name, metric in gains.items()} | {
+        name: make_scorer(metric, greater_is_better=False, **response, **options)
+        for name, (metric, options) in losses.items()
+    }
+
+
+def _split(y_true, y_score):
+    """Return the sorted scores of ID and of OOD samples."""
+    y_true = column_or_1d(np.asarray(y_true))
+    y_score = check_array(np.asarray(y_score), ensure_2d=False, dtype=np.float64)
+    y_score = column_or_1d(y_score)
+    check_consistent_length(y_true, y_score)
+    labels = np.unique(y_true)
+    if not np.array_equal(labels, [-1, 1]):
+        raise ValueError(
+            f"y_true holds the labels {labels.tolist()}, wanted both 1 for "
+            "in-distribution and -1 for out-of-distribution samples. In "
+            "cross-validation each test fold needs both: StratifiedKFold(5, "
+            "shuffle=True)."
+        )
+    return np.sort(y_score[y_true == 1]), np.sort(y_score[y_true == -1])
+
+
+def _joined(positive, negative):
+    """Return what scikit-learn's metrics take."""
+    y_true = np.repeat([1, 0], [len(positive), len(negative)])
+    return y_true, np.concatenate([positive, negative])
+
+
+def _accepted(id_scores, ood_scores):
+    """Count what is accepted at each threshold, from all samples down to none.
+
+    Samples that are tied are accepted together.
+    """
+    values = np.unique(np.concatenate([id_scores, ood_scores]))
+    n_id, n_ood = (
+        len(scores) - np.append(0, np.searchsorted(scores, values, side="right"))
+        for scores in (id_scores, ood_scores)
+    )
+    return n_id, n_ood
+
+
+def _at_first_point(positive, negative, tpr):
+    """Return the false positive rate at the first point of the ROC curve."""
+    y_true, y_score = _joined(positive, negative)
+    fprs, tprs, _ = roc_curve(y_true, y_score, drop_intermediate=False)
+    return float(fprs[np.argmax(tprs >= tpr)])
+
+
+def _area(height, position):
+    widths = np.abs(np.diff(position))
+    return float(np.sum(widths * (height[1:] + height[:-1]) / 2))
+
+
+def _check_convention(convention, known):
+    if convention not in known:
+        raise ValueError(
+            f"convention={convention!r} is not known; wanted one of "
+            f"{', '.join(map(repr, known))}."
+        )
