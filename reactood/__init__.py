@@ -2,7 +2,13 @@
 
 from reactood._version import __version__ as __version__
 from reactood.detector import ReActDetector
+from reactood.detector_cv import ReActDetectorCV
 from reactood.extractor import TorchFeatureExtractor
 from reactood.pipeline import make_react_pipeline
 
-__all__ = ["ReActDetector", "TorchFeatureExtractor", "make_react_pipeline"]
+__all__ = [
+    "ReActDetector",
+    "ReActDetectorCV",
+    "TorchFeatureExtractor",
+    "make_react_pipeline",
+]

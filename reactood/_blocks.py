@@ -94,11 +94,10 @@ def tensor_blocks(
     device: torch.device | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield blocks of ``n_rows`` rows as float tensors on ``device`` (default: X's)."""
-    for start in range(0, X.shape[0], n_rows):
-        stop = start + n_rows
-        block = take_rows(X[start:stop], None if rows is None else rows[start:stop])
-        if not len(block):
-            continue
+    index = None if rows is None or rows.all() else np.flatnonzero(rows)
+    for start in range(0, X.shape[0] if index is None else len(index), n_rows):
+        some = slice(start, start + n_rows)
+        block = X[some] if index is None else _rows_at(X, index[some])
         block = as_tensor(block)
         target = block.device if device is None else device
         if target.type == "mps":  # knows no float64
@@ -145,8 +144,8 @@ def check_finite(X: Matrix, rows: np.ndarray | None = None) -> None:
 
 def take_rows(X: Matrix, rows: np.ndarray | None) -> Matrix:
     """Return the rows of ``X`` that count: a view where that is all of them."""
-    if rows is None or rows.all():
-        return X
-    if isinstance(X, torch.Tensor):
-        return X[torch.from_numpy(rows).to(X.device)]
-    return X[rows]
+    return X if rows is None or rows.all() else _rows_at(X, np.flatnonzero(rows))
+
+
+def _rows_at(X, index):
+    return X[torch.from_numpy(index).to(X.device) if torch.is_tensor(X) else index]

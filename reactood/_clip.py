@@ -6,7 +6,11 @@ import numpy as np
 import torch
 
 from reactood._blocks import host_blocks
-from reactood._percentile import column_percentiles, pooled_percentiles
+from reactood._percentile import (
+    column_percentiles,
+    pooled_percentiles,
+    pooled_percentiles_of_sides,
+)
 
 
 def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
@@ -14,26 +18,57 @@ def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
 
     Raises ValueError for a clip that would say nothing about the data.
     """
-    if threshold is not None:
-        percentile = None
-    upper, lower = _as_threshold(threshold, X.shape[1]), -np.inf
-    _check_percents(percentile, lower_percentile)
-    qs = [q for q in (lower_percentile, percentile) if q is not None]
+    candidate = None if threshold is not None else percentile
+    ((clip,),) = learn_clips(
+        X,
+        [rows],
+        [candidate],
+        threshold=threshold,
+        lower_percentile=lower_percentile,
+        per_unit=per_unit,
+    )
+    if isinstance(clip, ValueError):
+        raise clip
+    given = "threshold" if candidate is None else f"percentile={percentile}"
+    _warn_of_low(clip[1], given)
+    return clip
+
+
+def learn_clips(
+    X, sides, percentiles, *, threshold=None, lower_percentile=None, per_unit=False
+):
+    """Return, for each set of rows, a clip for each percentile.
+
+    All come from one look at the features. In the place of a clip that would say
+    nothing about the data, there is a ValueError.
+    """
+    for percentile in percentiles:
+        _check_percents(percentile, lower_percentile)
+    fixed = _as_threshold(threshold, X.shape[1])
+    qs = [q for q in (lower_percentile, *percentiles) if q is not None]
     if threshold is None and not qs:
-        return lower, upper
-    summary = (column_percentiles if per_unit else pooled_percentiles)(X, qs, rows)
-    if percentile is not None:
-        upper = summary.percentiles[-1]
-    if lower_percentile is not None:
-        lower = summary.percentiles[0]
-    _check_upper(upper, summary, X, rows, percentile)
-    if np.any(np.asarray(lower) > upper):
-        raise ValueError(
-            f"The lower clip is above the upper one (lower {_shown(lower)}, upper "
-            f"{_shown(upper)}); lower lower_percentile={lower_percentile} or raise "
-            "the threshold."
-        )
-    return lower, upper
+        return [[(-np.inf, fixed)] * len(percentiles) for _ in sides]
+    if per_unit:
+        summaries = [column_percentiles(X, qs, rows) for rows in sides]
+    elif len(sides) == 1:
+        summaries = [pooled_percentiles(X, qs, sides[0])]
+    else:
+        summaries = pooled_percentiles_of_sides(X, qs, sides)
+    clips: list = []
+    for rows, summary in zip(sides, summaries, strict=True):
+        found = dict(zip(qs, summary.percentiles, strict=True))
+        lower = found.get(lower_percentile, -np.inf)
+        clips.append([])
+        for percentile in percentiles:
+            upper = found.get(percentile, fixed)
+            given = "threshold" if percentile is None else f"percentile={percentile}"
+            try:
+                _check_upper(upper, summary, X, rows, given)
+                _check_order(lower, upper, lower_percentile)
+                clips[-1].append((lower, upper))
+            except ValueError as error:
+                clips[-1].append(error)
+    return clips
 
 
 def rectify(block, clip, out=None):
@@ -84,8 +119,16 @@ def _check_percents(percentile, lower_percentile):
         )
 
 
-def _check_upper(upper, summary, X, rows, percentile):
-    given = f"percentile={percentile}" if percentile is not None else "threshold"
+def _check_order(lower, upper, lower_percentile):
+    if np.any(np.asarray(lower) > upper):
+        raise ValueError(
+            f"The lower clip is above the upper one (lower {_shown(lower)}, upper "
+            f"{_shown(upper)}); lower lower_percentile={lower_percentile} or raise "
+            "the threshold."
+        )
+
+
+def _check_upper(upper, summary, X, rows, given):
     minimum = np.min(summary.minimum)
     if minimum >= 0 and np.max(upper) <= 0:
         share = 100 * _share_at_most(0, X, rows)
@@ -95,7 +138,7 @@ def _check_upper(upper, summary, X, rows, percentile):
             if share < 100
             else "The features hold nothing else: dead units, or the wrong layer?"
         )
-        if percentile is None:
+        if given == "threshold":
             advice = "A clip must be above 0."
         raise ValueError(
             f"{given} gives a clip of {_shown(upper)}: {share:.1f} % of the "
@@ -110,14 +153,17 @@ def _check_upper(upper, summary, X, rows, percentile):
             "would be clipped to the same value. Choose a larger clip, or give more "
             "rows."
         )
-    if np.ndim(upper) and minimum >= 0 and np.any(upper <= 0):
-        dead = np.count_nonzero(upper <= 0)
+
+
+def _warn_of_low(upper, given):
+    """Warn of a clip that is no error, and seldom what is wanted."""
+    if np.ndim(upper) and np.any(upper == 0):
         warnings.warn(
-            f"{given} gives {dead} of {len(upper)} units a clip of 0: they are 0 in "
-            "most rows, and no longer count. Raise the percentile, or use "
-            "per_unit=False, if they should.",
+            f"{given} gives {np.count_nonzero(upper == 0)} of {len(upper)} units a "
+            "clip of 0: they are 0 in most rows, and no longer count. Raise the "
+            "percentile, or use per_unit=False, if they should.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
     elif np.ndim(upper) == 0 and upper <= 0:
         warnings.warn(
@@ -125,7 +171,7 @@ def _check_upper(upper, summary, X, rows, percentile):
             "are negative. ReAct is made for features that are mostly positive, as "
             "after a ReLU; is this the right layer?",
             UserWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

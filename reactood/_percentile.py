@@ -47,25 +47,42 @@ def pooled_percentiles(
     n = (X.shape[0] if rows is None else int(rows.sum())) * X.shape[1]
     sample_size = n if n <= SMALL else SAMPLE
     while True:
-        if sample_size >= n:
-            brackets = [(-np.inf, np.inf)] * len(qs)
-        else:
-            sample = _random_elements(X, rows, sample_size, seed)
-            brackets = [_bracket(sample, q) for q in qs]
-        counts = [_Bracket(lo, hi) for lo, hi in brackets]
-        minimum, maximum = np.inf, -np.inf
-        for block in host_blocks(X, rows):
-            block = block.ravel(order="K")
-            low, high = block.min(), block.max()
-            if not (np.isfinite(low) and np.isfinite(high)):
-                check_finite(X, rows)
-            minimum, maximum = min(minimum, low), max(maximum, high)
-            for count in counts:
-                count.add(block)
-        values = [count.percentile(q, n) for count, q in zip(counts, qs, strict=True)]
-        if None not in values:
-            return Summary(values, float(minimum), float(maximum))
+        brackets = _brackets(X, rows, qs, n, sample_size, seed)
+        summary = _look(X, rows, brackets).summary(qs)
+        if summary is not None:
+            return summary
         sample_size *= 8  # a bracket missed: about once in 10^8 matrices
+
+
+def pooled_percentiles_of_sides(
+    X: Matrix, qs: Sequence[float], sides: Sequence[np.ndarray], *, seed: int = 0
+) -> list[Summary]:
+    """Return the percentiles of several sets of rows that overlap, as folds do.
+
+    Rows that are in the same sets are counted together, once, and the counts added
+    up: for the train sides of k folds that is one pass instead of k - 1.
+    """
+    patterns, pattern = np.unique(np.stack(sides, axis=1), axis=0, return_inverse=True)
+    if len(patterns) > 2 * len(sides):
+        return [pooled_percentiles(X, qs, rows, seed=seed) for rows in sides]
+    union = np.any(sides, axis=0)
+    n = int(union.sum()) * X.shape[1]
+    brackets = _brackets(X, union, qs, n, n if n <= SMALL else SAMPLE, seed)
+    looks = [
+        _look(X, pattern.ravel() == i, brackets) if member.any() else None
+        for i, member in enumerate(patterns)
+    ]
+    summaries = []
+    for side, rows in enumerate(sides):
+        parts = [
+            look
+            for look, member in zip(looks, patterns, strict=True)
+            if look is not None and member[side]
+        ]
+        summary = _Look.joined(parts).summary(qs) if parts else None
+        # Rows of one side may differ from those of all: its own brackets then.
+        summaries.append(summary or pooled_percentiles(X, qs, rows, seed=seed))
+    return summaries
 
 
 def column_percentiles(
@@ -99,6 +116,55 @@ def column_percentiles(
     return Summary(percentiles, np.concatenate(low), np.concatenate(high))
 
 
+@dataclass
+class _Look:
+    """What one pass over some rows has counted."""
+
+    n: int
+    minimum: float
+    maximum: float
+    counts: list
+
+    @classmethod
+    def joined(cls, looks):
+        """Return what a pass over the rows of all of them would have counted."""
+        counts = [
+            _Bracket.joined(parts)
+            for parts in zip(*(look.counts for look in looks), strict=True)
+        ]
+        return cls(
+            sum(look.n for look in looks),
+            min(look.minimum for look in looks),
+            max(look.maximum for look in looks),
+            counts,
+        )
+
+    def summary(self, qs):
+        """Return the Summary, or None where a bracket missed."""
+        values = [
+            count.percentile(q, self.n)
+            for count, q in zip(self.counts, qs, strict=True)
+        ]
+        if None in values:
+            return None
+        return Summary(values, float(self.minimum), float(self.maximum))
+
+
+def _look(X, rows, brackets):
+    """Pass over the rows once."""
+    look = _Look(0, np.inf, -np.inf, [_Bracket(lo, hi) for lo, hi in brackets])
+    for block in host_blocks(X, rows):
+        block = block.ravel(order="K")
+        low, high = block.min(), block.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            check_finite(X, rows)
+        look.n += block.size
+        look.minimum, look.maximum = min(look.minimum, low), max(look.maximum, high)
+        for count in look.counts:
+            count.add(block)
+    return look
+
+
 class _Bracket:
     """Counts around one bracket, and the values strictly inside it."""
 
@@ -107,6 +173,18 @@ class _Bracket:
         self.n_below = self.n_at_lo = self.n_at_hi = 0
         self.inside = []
         self.dtype = np.dtype(np.float64)
+
+    @classmethod
+    def joined(cls, parts):
+        """Return the counts of all together, of the same bracket."""
+        whole = cls(parts[0].lo, parts[0].hi)
+        for part in parts:
+            whole.dtype = part.dtype
+            whole.n_below += part.n_below
+            whole.n_at_lo += part.n_at_lo
+            whole.n_at_hi += part.n_at_hi
+            whole.inside += part.inside
+        return whole
 
     def add(self, block):
         self.dtype = block.dtype
@@ -156,6 +234,14 @@ def _random_elements(X, rows, size, seed):
     if not isinstance(X, np.ndarray):
         row, column = (as_tensor(i).to(X.device) for i in (row, column))
     return as_float(as_tensor(X[row, column])).cpu().numpy()
+
+
+def _brackets(X, rows, qs, n, sample_size, seed):
+    """Return what surely encloses each percentile of the ``n`` elements."""
+    if sample_size >= n:
+        return [(-np.inf, np.inf)] * len(qs)
+    sample = _random_elements(X, rows, sample_size, seed)
+    return [_bracket(sample, q) for q in qs]
 
 
 def _bracket(sample, q):

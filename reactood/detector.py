@@ -245,7 +245,11 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             lower_percentile=self.lower_percentile,
             per_unit=self.per_unit,
         )
-        scores = self._score_samples(X, head, clip, rows)
+        return self._learn(X, head, clip, rows)
+
+    def _learn(self, X, head, clip, rows):
+        """Take over a head and a clip, and learn the decision threshold."""
+        (scores,) = self._score_clips(X, head, [clip], rows)
         check_spread(scores, X)
         # Learned as a whole or not at all: an error above leaves an older fit intact.
         self._head = head
@@ -325,7 +329,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return self._score_samples(X, self._head, self._learned_clip())
+        return self._score_clips(X, self._head, [self._learned_clip()])[0]
 
     def predict_class(self, X):
         """Return the classifier's own decision, from unclipped features.
@@ -344,7 +348,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        best = self._map_logits(X, self._head, None, lambda logits: logits.argmax(1))
+        (best,) = self._map_logits(X, self._head, [None], lambda z: z.argmax(1))
         return self.classes_[best.numpy()]
 
     def rectify(self, X):
@@ -385,30 +389,37 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         n_rows = self.batch_size or rows_per_block(X.shape[1], device)
         return tensor_blocks(X, rows, n_rows=n_rows, device=device)
 
-    def _score_samples(self, X, head, clip, rows=None):
-        """Score validated features; NaN and inf raise."""
+    def _score_clips(self, X, head, clips, rows=None):
+        """Return an array of scores for each clip; NaN and inf in ``X`` raise."""
         score = self.score_function
         if not callable(score):
             function, temperature = SCORES[score], self.temperature
             score = lambda logits: function(logits, temperature)
-        scores = self._map_logits(X, head, clip, score, rows).double()
-        check_scores(scores)
-        return scores.numpy()
+        results = []
+        for scores in self._map_logits(X, head, clips, score, rows):
+            check_scores(scores)
+            results.append(scores.double().numpy())
+        return results
 
-    def _map_logits(self, X, head, clip, function, rows=None):
-        """Apply ``function`` to the logits of each block, clipped unless clip=None."""
-        results, finite, logits = [], True, None
+    def _map_logits(self, X, head, clips, function, rows=None):
+        """Apply ``function`` to the logits of each block, clipped in each way.
+
+        A clip of None is none. All is done with a block before the next is read.
+        """
+        results: list[list[torch.Tensor]] = [[] for _ in clips]
+        finite, logits = True, None
         clipped = Workspace()
         with torch.inference_mode():
             for block in self._blocks(X, rows):
                 logits = logits or head.on(block)
                 # A sum shows NaN and inf; looked at once, so no block waits for it.
                 finite &= block.sum().isfinite()
-                features = rectify(block, clip, clipped.of(block, block.shape[1]))
-                result = function(logits(features))
-                check_result(result, len(block))
-                # A copy, as what a function returns may be a part of the logits.
-                results.append(torch.as_tensor(result).clone())
+                for clip, parts in zip(clips, results, strict=True):
+                    features = rectify(block, clip, clipped.of(block, block.shape[1]))
+                    result = function(logits(features))
+                    check_result(result, len(block))
+                    # A copy, as what a function returns may be a part of the logits.
+                    parts.append(torch.as_tensor(result).clone())
             if not finite:
                 check_finite(X, rows)
-            return torch.cat(results).cpu()
+            return [torch.cat(parts).cpu() for parts in results]

@@ -16,7 +16,9 @@ def run(script, *arguments):
     return result.stdout
 
 
-@pytest.mark.parametrize("script", ["scoring.py", "extraction.py", "search.py"])
+@pytest.mark.parametrize(
+    "script", ["scoring.py", "extraction.py", "search.py", "selection.py"]
+)
 def test_smoke(script):
     assert "| ratio " in run(script, "--smoke")
 

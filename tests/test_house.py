@@ -12,6 +12,7 @@ import pytest
 from numpydoc.validate import validate
 
 import reactood
+
 ROOT = Path(__file__).parents[1]
 SETTINGS = configparser.ConfigParser()
 SETTINGS.read(ROOT / "setup.cfg")

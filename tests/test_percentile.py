@@ -13,7 +13,11 @@ from hypothesis.extra import numpy as hnp
 from joblib import Parallel, delayed
 
 from reactood import _percentile
-from reactood._percentile import column_percentiles, pooled_percentiles
+from reactood._percentile import (
+    column_percentiles,
+    pooled_percentiles,
+    pooled_percentiles_of_sides,
+)
 
 MATRICES = hnp.arrays(
     dtype=st.sampled_from([np.float32, np.float64]),
@@ -41,6 +45,39 @@ def test_pooled_equals_numpy(X, q):
     assert summary.percentiles[0] == np.percentile(X, q)
     assert summary.percentiles[1] == np.percentile(X, 50.0)
     assert (summary.minimum, summary.maximum) == (X.min(), X.max())
+
+
+@pytest.mark.usefixtures("small_samples")
+@settings(deadline=None, max_examples=200)
+@given(X=MATRICES, q=PERCENTS, data=st.data())
+def test_sides_equal_numpy(X, q, data):
+    """Sides that overlap: folds, few patterns, and many."""
+    fold = np.arange(len(X)) % 3
+    masks = hnp.arrays(bool, len(X)).filter(np.any)
+    sides = data.draw(st.lists(masks, min_size=1, max_size=4))
+    if len(X) > 3 and data.draw(st.booleans()):
+        sides = [fold != i for i in range(3)]
+    for rows, summary in zip(
+        sides, pooled_percentiles_of_sides(X, [q, 50.0], sides), strict=True
+    ):
+        assert summary.percentiles[0] == np.percentile(X[rows], q)
+        assert summary.percentiles[1] == np.percentile(X[rows], 50.0)
+        assert (summary.minimum, summary.maximum) == (X[rows].min(), X[rows].max())
+
+
+def test_sides_of_folds_are_one_pass(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(3000, 400))
+    folds = [np.arange(3000) % 5 != i for i in range(5)]
+    n_elements = []
+    add = _percentile._Bracket.add
+    monkeypatch.setattr(
+        _percentile._Bracket,
+        "add",
+        lambda self, block: (n_elements.append(block.size), add(self, block)),
+    )
+    summaries = pooled_percentiles_of_sides(X, [90.0], folds)
+    assert sum(n_elements) == X.size
+    assert summaries[2].percentiles == [np.percentile(X[folds[2]], 90.0)]
 
 
 @settings(deadline=None, max_examples=100)
