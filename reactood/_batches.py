@@ -197,7 +197,7 @@ class LoaderSource:
         """Yield the loader's own batches, whatever the plan."""
         start = 0
         for batch in self.loader:
-            images = batch if self._is_list(batch) else _image_of(batch)
+            images = batch if self._is_list(batch) else image_in(batch)
             if isinstance(images, torch.Tensor) and images.is_floating_point():
                 rows = list(range(start, start + len(images)))
                 yield _finite(rows, images.detach().cpu().float())
@@ -276,7 +276,7 @@ class _Prepared(Dataset):
     def __getitem__(self, index):
         row = self.first_row + index
         try:
-            return row, self.prepare(_image_of(self.items[index]))
+            return row, self.prepare(image_in(self.items[index]))
         except Exception as error:  # a user's transform or dataset may raise any
             return row, _known(error, row)
 
@@ -336,7 +336,7 @@ def _finite(rows, images):
     return Batch(good, images if good else None, errors)
 
 
-def _image_of(item):
+def image_in(item):
     """Return the image in what a Dataset or DataLoader yields: the first of a tuple."""
     if isinstance(item, tuple | list) and item:
         return item[0]

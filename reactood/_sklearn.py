@@ -6,10 +6,12 @@ They may move with any release of scikit-learn; a move costs one edit here.
 import numpy as np
 import torch
 from sklearn.base import _fit_context
+from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 __all__ = [
+    "GroupsConsumerMixin",
     "HasMethods",
     "Interval",
     "StrOptions",

@@ -123,6 +123,9 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
     (200,)
     """
 
+    # Where routing is on, groups go to an outer splitter unless they are asked for.
+    __metadata_request__fit = {"groups": False}  # noqa: RUF012
+
     _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
         **{
             name: constraint

@@ -44,7 +44,8 @@ def test_docstrings_follow_numpydoc(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ReActDetector", "TorchFeatureExtractor", "make_react_pipeline"]
+    "name",
+    ["ReActDetector", "ReActDetectorCV", "TorchFeatureExtractor", "make_react_pipeline"],
 )
 def test_public_names(name):
     assert name in reactood.__all__

@@ -1,0 +1,16 @@
+"""Choosing a percentile, with out-of-distribution data and without."""
+
+from reactood.model_selection._split import LeaveOneOODSourceOut, OODSplit
+from reactood.model_selection._surrogates import (
+    make_surrogate_features,
+    make_surrogate_ood,
+)
+from reactood.model_selection._tune import tune_percentile
+
+__all__ = [
+    "LeaveOneOODSourceOut",
+    "OODSplit",
+    "make_surrogate_features",
+    "make_surrogate_ood",
+    "tune_percentile",
+]

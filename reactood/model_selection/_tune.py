@@ -1,0 +1,238 @@
+"""A percentile without out-of-distribution data, as in the paper."""
+
+import itertools
+import warnings
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Bunch
+
+from reactood.detector import ReActDetector
+from reactood.detector_cv import PERCENTILES, ReActDetectorCV
+from reactood.model_selection._surrogates import (
+    iterate_surrogates,
+    make_surrogate_features,
+)
+
+__all__ = ["tune_percentile"]
+
+AT_ONCE = 64  # surrogate images in memory
+MOST_SURROGATES = 1000
+
+
+def tune_percentile(
+    estimator,
+    X_id,
+    y=None,
+    *,
+    surrogate=None,
+    percentiles=PERCENTILES,
+    scoring="fpr95",
+    cv=5,
+    n_surrogates=None,
+    random_state=0,
+):
+    """Choose the percentile by surrogate OOD data, where there are no real ones.
+
+    Each candidate is judged by how well it tells held-out in-distribution (ID) rows
+    from surrogates made of them, as in the paper [1]_, and compared with no clipping
+    at all.
+
+    Parameters
+    ----------
+    estimator : Pipeline or ReActDetector
+        A pipeline that ends in a :class:`~reactood.ReActDetector`, as made by
+        :func:`~reactood.make_react_pipeline`, for images; or the detector alone, for
+        features. It need not be fitted, and is left as it is.
+
+    X_id : images, or array-like of shape (n_samples, n_features)
+        ID data, which the classifier has not been trained on if possible.
+
+    y : array-like of shape (n_samples,), default=None
+        Class labels, for a detector whose head is a classifier to be trained.
+
+    surrogate : str, default=None
+        The `kind` of :func:`make_surrogate_ood` or, for features, of
+        :func:`make_surrogate_features`. None for `"gaussian_noise"`, the paper's, or
+        `"permuted_units"`.
+
+    percentiles : sequence of float, default=(10, 65, 80, 85, 90, 95, 99)
+        The candidates, in percent; the default is the paper's. No clipping is always
+        tried too.
+
+    scoring : str or callable, default="fpr95"
+        What to judge by, as in :class:`~reactood.ReActDetectorCV`. Between candidates
+        with equal scores the AUROC decides, then their order.
+
+    cv : int or splitter, default=5
+        Folds.
+
+    n_surrogates : int, default=None
+        How many surrogates; None for as many as there are in `X_id`, but at most
+        1,000.
+
+    random_state : int, RandomState instance or None, default=0
+        Makes the surrogates repeatable.
+
+    Returns
+    -------
+    tuned : Bunch
+        With the names of a fitted `GridSearchCV`:
+
+        best_estimator_ : Pipeline or ReActDetector
+            Like `estimator`, with the chosen percentile, fitted to all of `X_id`.
+        best_percentile_ : float or None
+            The choice, in percent; None if no candidate beats no clipping, which a
+            warning says.
+        best_score_, unclipped_score_ : float
+            Mean scores over folds of the choice and of no clipping, the higher, the
+            better: minus the FPR95, as a fraction, by default.
+        best_index_ : int
+            The choice's place in `cv_results_`.
+        cv_results_ : dict of ndarray
+            As in :class:`~reactood.ReActDetectorCV`; no clipping comes last.
+        near_best_percentiles_ : list
+            All candidates whose mean score is within one standard error of the best
+            one's: how flat the optimum is.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is neither.
+    ValueError
+        If the detector has a `threshold`, which would override any percentile.
+
+    See Also
+    --------
+    make_surrogate_ood : The kinds of surrogates.
+    reactood.ReActDetectorCV : Chooses by real OOD data.
+    reactood.inspection.MetricCurveDisplay : Draws the result.
+
+    Notes
+    -----
+    Surrogates are easier to detect than what a detector meets later. Where all
+    candidates do equally well, the choice says little, and the default of 90 is as
+    good: look at `cv_results_`. Each image goes through the network once.
+
+    References
+    ----------
+    .. [1] Y. Sun, C. Guo, Y. Li, "ReAct: Out-of-distribution Detection With Rectified
+       Activations", NeurIPS 2021, :arxiv:`2111.12797`.
+
+    Examples
+    --------
+    >>> from reactood import make_react_pipeline
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> from reactood.model_selection import tune_percentile
+    >>> digits = load_digits_ood()
+    >>> tuned = tune_percentile(
+    ...     make_react_pipeline(digits_classifier),
+    ...     digits.X_test,
+    ...     surrogate="phase_scrambled",
+    ... )
+    >>> bool(tuned.best_score_ > tuned.unclipped_score_)
+    True
+    >>> tuned.best_estimator_.predict(digits.X_test).shape == (len(digits.X_test),)
+    True
+    """
+    steps, detector = _parts(estimator)
+    if steps is None:
+        H, kind = X_id, surrogate or "permuted_units"
+        n = min(len(H), MOST_SURROGATES) if n_surrogates is None else n_surrogates
+        H_ood = make_surrogate_features(H, kind, n_samples=n, random_state=random_state)
+    else:
+        kind, steps = surrogate or "gaussian_noise", clone(steps)
+        H = steps.fit_transform(X_id, y)
+        n = min(len(H), MOST_SURROGATES) if n_surrogates is None else n_surrogates
+        H_ood = _features_of(steps, iterate_surrogates(X_id, kind, n, random_state))
+    H, H_ood = np.asarray(H), np.asarray(H_ood)
+    labels = np.ones(len(H)) if y is None else np.asarray(y)
+    results, best = _search(
+        detector, H, H_ood, labels, percentiles=percentiles, scoring=scoring, cv=cv
+    )
+    percentile = results["param_percentile"][best]
+    if percentile is None:
+        warnings.warn(
+            f"No percentile tells the surrogates ({kind}) apart better than no "
+            f"clipping, which scores {results['mean_test_score'][best]:.4g}: "
+            "percentile=None is chosen. Clipping may still help on other OOD data: try "
+            "another surrogate, or real OOD data with ReActDetectorCV.",
+            UserWarning,
+            stacklevel=2,
+        )
+    chosen = clone(detector).set_params(percentile=percentile).fit(H, y)
+    return Bunch(
+        best_estimator_=chosen if steps is None else _joined(estimator, steps, chosen),
+        best_percentile_=percentile,
+        best_score_=float(results["mean_test_score"][best]),
+        unclipped_score_=float(results["mean_test_score"][-1]),
+        best_index_=best,
+        near_best_percentiles_=_near(results, best),
+        cv_results_=results,
+    )
+
+
+def _parts(estimator):
+    """Return the steps before the detector, None if there are none, and itself."""
+    steps, detector = None, estimator
+    if isinstance(estimator, Pipeline):
+        steps, detector = estimator[:-1], estimator[-1]
+    if not isinstance(detector, ReActDetector) or isinstance(detector, ReActDetectorCV):
+        raise TypeError(
+            f"estimator is or ends in a {type(detector).__name__}, wanted a "
+            "ReActDetector, or a Pipeline that ends in one."
+        )
+    if detector.threshold is not None:
+        raise ValueError(
+            f"The detector has threshold={detector.threshold!r}, which overrides any "
+            "percentile; set threshold=None to choose one."
+        )
+    return steps, detector
+
+
+def _features_of(steps, images):
+    """Pass images through the fitted steps, a few at a time."""
+    features = []
+    while some := list(itertools.islice(images, AT_ONCE)):
+        arrays = isinstance(some[0], np.ndarray) and len({x.shape for x in some}) == 1
+        batch = np.stack(some) if arrays else some
+        features.append(np.asarray(steps.transform(batch)))
+    return np.concatenate(features)
+
+
+def _search(detector, H, H_ood, labels, *, percentiles, scoring, cv):
+    """Return cv_results_, no clipping last, and the place of the best."""
+    parameters = detector.get_params(deep=False)
+    for name in ("percentile", "threshold"):
+        del parameters[name]
+    search = ReActDetectorCV(
+        **parameters, percentiles=[*percentiles, None], scoring=scoring, cv=cv
+    )
+    X = np.concatenate([H, H_ood.astype(H.dtype, copy=False)])
+    if labels.dtype.kind not in "if":  # names, which may be shorter than "-1"
+        labels = labels.astype(object)
+    y = np.concatenate([labels, np.full(len(H_ood), -1, labels.dtype)])
+    results = search.fit(X, y).cv_results_
+    tied = np.flatnonzero(results["rank_test_score"] == 1)
+    if len(tied) == 1:
+        return results, int(tied[0])
+    again = search.set_params(
+        percentiles=results["param_percentile"][tied].tolist(), scoring="auroc"
+    )
+    return results, int(tied[again.fit(X, y).best_index_])
+
+
+def _near(results, best):
+    """Return the candidates within one standard error of the best."""
+    folds = np.array([v for k, v in results.items() if k.startswith("split")])
+    error = folds[:, best].std(ddof=1) / np.sqrt(len(folds))
+    mean = results["mean_test_score"]
+    return results["param_percentile"][mean >= mean[best] - error].tolist()
+
+
+def _joined(pipeline, steps, detector):
+    """Return a pipeline of fitted parts, like the one that was given."""
+    joined = clone(pipeline)
+    joined.steps = [*steps.steps, (pipeline.steps[-1][0], detector)]
+    return joined
