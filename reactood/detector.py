@@ -21,6 +21,7 @@ from reactood._sklearn import (
     _fit_context,
     validate_array,
 )
+from reactood._summary import summary_html
 
 __all__ = ["ReActDetector"]
 
@@ -106,6 +107,10 @@ class ReActDetector(OutlierMixin, BaseEstimator):
 
     lower_activation_threshold_ : float or ndarray of shape (n_features,)
         The lower clip; minus infinity unless `lower_percentile` is given.
+
+    clipped_share_ : float
+        The share of the ID training activations that the clip changes, a fraction:
+        about `1 - percentile / 100`.
 
     offset_ : float
         `decision_function(X) = score_samples(X) - offset_`. The share `contamination`
@@ -251,6 +256,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         """Take over a head and a clip, and learn the decision threshold."""
         (scores,) = self._score_clips(X, head, [clip], rows)
         check_spread(scores, X)
+        share = self._share_clipped(X, clip, rows)
         # Learned as a whole or not at all: an error above leaves an older fit intact.
         self._head = head
         self.classes_ = head.classes
@@ -258,6 +264,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         if isinstance(head, LinearHead):
             self.coef_, self.intercept_ = head.weight, head.bias
         self.lower_activation_threshold_, self.activation_threshold_ = clip
+        self.clipped_share_ = share
         self.offset_ = float(np.percentile(scores, 100 * self.contamination))
         return self
 
@@ -388,6 +395,25 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
         n_rows = self.batch_size or rows_per_block(X.shape[1], device)
         return tensor_blocks(X, rows, n_rows=n_rows, device=device)
+
+    def _share_clipped(self, X, clip, rows):
+        changed, n, clipped = torch.zeros((), dtype=torch.int64), 0, Workspace()
+        for block in self._blocks(X, rows):
+            out = clipped.of(block, block.shape[1])
+            changed = (
+                changed.to(block.device) + (rectify(block, clip, out) != block).sum()
+            )
+            n += block.numel()
+        return int(changed) / n
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + summary_html(self)
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += summary_html(self)
+        return bundle
 
     def _score_clips(self, X, head, clips, rows=None):
         """Return an array of scores for each clip; NaN and inf in ``X`` raise."""

@@ -93,8 +93,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
     n_splits_ : int
         Number of folds.
 
-    activation_threshold_, lower_activation_threshold_, offset_, classes_, coef_, \
-    intercept_, n_features_in_, feature_names_in_
+    activation_threshold_, lower_activation_threshold_, clipped_share_, offset_, \
+    classes_, coef_, intercept_, n_features_in_, feature_names_in_
         As in :class:`~reactood.ReActDetector`, learned with the best percentile from
         all ID rows.
 

@@ -788,3 +788,37 @@ def test_unfitted(X):
     for method in ("predict", "score_samples", "rectify", "predict_class"):
         with pytest.raises(NotFittedError):
             getattr(ReActDetector(), method)(X)
+
+
+# --- in a notebook ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_html_shows_what_was_learned(rng, per_unit):
+    X = rng.gamma(2, size=(200, 5)).astype(np.float32)
+    detector = ReActDetector((rng.normal(size=(3, 5)), np.zeros(3)), per_unit=per_unit)
+    assert "clipped activations" not in detector._repr_html_()
+    detector.fit(X)
+    clip = np.percentile(X, 90, axis=0 if per_unit else None)
+    assert detector.clipped_share_ == pytest.approx((X > clip).mean())
+    bundle = detector._repr_mimebundle_()
+    for html in (detector._repr_html_(), bundle["text/html"]):
+        assert html.count("clipped activations") == 1
+        for value in ("90 %", "10.0 %", f"{detector.offset_:.4g}", f"{clip.min():.4g}"):
+            assert f">{value}" in html
+    assert "ReActDetector" in bundle["text/plain"]
+
+
+def test_the_share_that_is_clipped(rng):
+    X = rng.normal(size=(100, 4))
+    head = rng.normal(size=(3, 4)), np.zeros(3)
+    y = np.where(np.arange(100) % 3, 1, -1)
+    detector = ReActDetector(head, percentile=90, lower_percentile=20).fit(X, y)
+    id_rows = X[y == 1]
+    changed = (id_rows > np.percentile(id_rows, 90)) | (
+        id_rows < np.percentile(id_rows, 20)
+    )
+    assert detector.clipped_share_ == pytest.approx(changed.mean())
+    assert ReActDetector(head, percentile=None).fit(X).clipped_share_ == 0
+    html = ReActDetector(head, threshold=0.5).fit(X)._repr_html_()
+    assert "<td>none</td><td>0.5</td>" in html
