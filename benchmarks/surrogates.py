@@ -1,0 +1,89 @@
+"""How well each surrogate's choice of the percentile does on real OOD images.
+
+    python benchmarks/surrogates.py --data DIR
+
+The folder is that of `imagenet_sample.py`. Every second photo chooses a percentile by
+surrogates made of it; the other photos are told from the textures with that percentile.
+"""
+
+import argparse
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _timing import limit_threads, machine, print_table
+from imagenet_sample import DEFAULT
+
+from reactood import ReActDetector, make_react_pipeline
+from reactood.metrics import auroc, fpr_at_tpr
+from reactood.model_selection import tune_percentile
+from reactood.model_selection._surrogates import FEATURE_KINDS, IMAGE_KINDS
+
+PERCENTILES = 65, 70, 75, 80, 85, 87.5, 90, 92.5, 95, 97.5, 99
+
+
+def main():
+    """Extract features once for each kind, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder; default: $REACTOOD_DATA")
+    parser.add_argument("--threads", type=int, help="of NumPy and torch")
+    options = parser.parse_args()
+    limit_threads(options.threads)
+    folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
+    if not (folder / "imagenet-sample").is_dir():
+        print("Skipped: no folder of real images (--data DIR or REACTOOD_DATA).")
+        return
+    print(machine() + "\n")
+    spec = importlib.util.spec_from_file_location("model", folder / "mobilenet_v2.py")
+    model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model)
+    photos = sorted(map(str, (folder / "imagenet-sample").rglob("*.*")))
+    textures = sorted(map(str, (folder / "textures").rglob("*.*")))
+    pipeline = make_react_pipeline(model.load, preprocess=model.preprocess())
+    extractor = pipeline[:-1].fit(photos[:4])
+    H = extractor.transform(photos)
+    calibration, evaluation = H[::2], H[1::2]
+    X = np.concatenate([evaluation, extractor.transform(textures)])
+    y = np.repeat([1, -1], [len(evaluation), len(textures)])
+    head = extractor[-1].head_
+
+    def judged(percentile):
+        detector = ReActDetector(head, percentile=percentile).fit(calibration)
+        scores = detector.score_samples(X)
+        return 100 * fpr_at_tpr(y, scores), 100 * auroc(y, scores)
+
+    results = {percentile: judged(percentile) for percentile in (*PERCENTILES, None)}
+    print_table(
+        ("percentile", "FPR95 / AUROC on textures, %"),
+        [(str(p), "{:.1f} / {:.1f}".format(*r)) for p, r in results.items()],
+    )
+    rows = []
+    for kind in (*IMAGE_KINDS, *(f"features: {kind}" for kind in FEATURE_KINDS)):
+        of_features = kind.startswith("features: ")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that None is the best
+            tuned = tune_percentile(
+                ReActDetector(head) if of_features else pipeline,
+                calibration if of_features else photos[::2],
+                surrogate=kind.removeprefix("features: "),
+                percentiles=PERCENTILES,
+            )
+        near = tuned.near_best_percentiles_
+        rows.append(
+            (
+                kind,
+                f"{100 * abs(tuned.best_score_):.1f}",
+                f"{100 * abs(tuned.unclipped_score_):.1f}",
+                f"{near[0]} to {near[-1]}",
+                str(tuned.best_percentile_),
+                "{:.1f} / {:.1f}".format(*results[tuned.best_percentile_]),
+            )
+        )
+    columns = "surrogate", "FPR95 on it, %", "unclipped", "within one standard error"
+    print_table((*columns, "choice", "FPR95 / AUROC on textures, %"), rows)
+
+
+if __name__ == "__main__":
+    main()
