@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+
+# Machines are shared: a slow example is no error.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 CLASSIFIERS = [  # of torchvision, one or more of each family
     "resnet18",

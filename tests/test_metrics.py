@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.ensemble import IsolationForest
 from sklearn.model_selection import StratifiedKFold, cross_validate
 
@@ -155,7 +155,7 @@ def test_scorers_judge_any_detector(rng):
             assert results[f"test_{name}"][fold] == value
 
 
-class Reader(BaseEstimator):
+class Reader(OutlierMixin, BaseEstimator):
     """Scores an input by its own value."""
 
     def fit(self, X, y=None):
