@@ -7,15 +7,25 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.model_selection._split import GroupsConsumerMixin
+from sklearn.utils import _safe_indexing
+from sklearn.utils._metadata_requests import _routing_enabled
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import (
+    _check_method_params,
+    _num_samples,
+    validate_data,
+)
 
 __all__ = [
     "GroupsConsumerMixin",
     "HasMethods",
     "Interval",
     "StrOptions",
+    "_check_method_params",
     "_fit_context",
+    "_num_samples",
+    "_routing_enabled",
+    "_safe_indexing",
     "validate_array",
 ]
 

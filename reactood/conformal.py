@@ -1,0 +1,333 @@
+"""False alarms with a guarantee, for any outlier detector."""
+
+import os
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.stats import false_discovery_control
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state, get_tags, indexable
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from reactood._checks import id_rows
+from reactood._sklearn import (
+    HasMethods,
+    Interval,
+    _check_method_params,
+    _fit_context,
+    _num_samples,
+    _routing_enabled,
+    _safe_indexing,
+)
+
+__all__ = ["ConformalDetector"]
+
+FDR_METHODS = "bh", "by"
+
+
+class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+    """Turns the scores of an outlier detector into p-values.
+
+    The scores of in-distribution (ID) samples that the detector has not been fitted to
+    calibrate it: a new sample's p-value is the share of them, itself included, that
+    score no higher. Of new ID samples like those that calibrate, at most a share
+    `alpha` has a p-value of `alpha` or less, whatever the detector and the number of
+    samples [1]_.
+
+    Parameters
+    ----------
+    estimator : outlier detector
+        Any scikit-learn outlier detector with `score_samples` or `decision_function`,
+        or a Pipeline that ends in one. Wrapped in
+        :class:`~sklearn.frozen.FrozenEstimator` it is used as it is, and all samples
+        given to `fit` calibrate: they must be new to it.
+
+    alpha : float, default=0.05
+        The share of ID samples that may be rejected, a fraction in (0, 1).
+
+    calibration_size : float or int, default=0.5
+        The share of the ID samples that is held out to calibrate, a fraction in
+        (0, 1), or their number.
+
+    random_state : int, RandomState instance or None, default=None
+        Which samples are held out.
+
+    Attributes
+    ----------
+    estimator_ : outlier detector
+        The fitted detector.
+
+    calibration_scores_ : ndarray of shape (n_calibration,)
+        The scores of the samples that calibrate, ascending, float64.
+
+    offset_ : float
+        `decision_function(X) = score_samples(X) - offset_`.
+
+    n_features_in_ : int
+        Number of features seen during `fit`, if the detector knows it.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of features seen during `fit`, if the detector knows them.
+
+    See Also
+    --------
+    reactood.ReActDetector : Draws its line without a guarantee, and needs no samples
+        to calibrate.
+
+    Notes
+    -----
+    The guarantee is an average over calibration sets. With one of n samples, the share
+    of ID samples that are rejected follows a beta distribution with parameters k and
+    n + 1 - k, where k = floor(alpha (n + 1)). It says nothing about ID data of another
+    kind than those that calibrate.
+
+    References
+    ----------
+    .. [1] S. Bates, E. Candès, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with
+       conformal p-values", Annals of Statistics 2023, :arxiv:`2104.08279`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from reactood.conformal import ConformalDetector
+    >>> rng = np.random.default_rng(0)
+    >>> forest = IsolationForest(random_state=0)
+    >>> detector = ConformalDetector(forest, alpha=0.1, random_state=0)
+    >>> detector = detector.fit(rng.normal(size=(400, 2)))
+    >>> detector.predict([[0, 0], [9, 9]])
+    array([ 1, -1])
+    >>> bool(detector.p_values([[9, 9]])[0] < 0.01)
+    True
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
+        "estimator": [HasMethods(["fit"])],
+        "alpha": [Interval(Real, 0, 1, closed="neither")],
+        "calibration_size": [
+            Interval(Real, 0, 1, closed="neither"),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self, estimator, *, alpha=0.05, calibration_size=0.5, random_state=None
+    ):
+        self.estimator = estimator
+        self.alpha = alpha
+        self.calibration_size = calibration_size
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None, **fit_params):
+        """Fit the detector to some of the samples, and calibrate it by the others.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Samples, whatever the detector takes that can be indexed.
+
+        y : array-like of shape (n_samples,), default=None
+            Rows where `y` is -1 are out-of-distribution and left out. The others go to
+            the detector's `fit`.
+
+        **fit_params : dict
+            Passed to the detector's `fit`, as metadata where routing is on. Values
+            with one entry per sample are split like `X`.
+
+        Returns
+        -------
+        self : ConformalDetector
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If there are too few samples to calibrate for this `alpha`.
+        """
+        if isinstance(X, str | os.PathLike):
+            raise TypeError(
+                f"X is the path {os.fspath(X)!r}, which cannot be divided; wanted a "
+                "list of files: sorted(pathlib.Path(folder).rglob('*.jpg'))."
+            )
+        (X,) = indexable(X)
+        y, rows = id_rows(y, X)
+        index = np.arange(_num_samples(X)) if rows is None else np.flatnonzero(rows)
+        if isinstance(self.estimator, FrozenEstimator):
+            train, held_out = index[:0], index
+            estimator = self.estimator
+        else:
+            train, held_out = self._divide(index)
+            estimator = clone(self.estimator)
+        n_rejected = _most_rejected(self.alpha, len(held_out))
+        if n_rejected == 0:
+            raise ValueError(
+                f"alpha={self.alpha} needs at least {int(np.ceil(1 / self.alpha)) - 1} "
+                f"samples to calibrate, and there are {len(held_out)}, of n_samples="
+                f"{len(index)}. Give more, or raise alpha or calibration_size."
+            )
+        if len(train):
+            if _routing_enabled():
+                fit_params = process_routing(self, "fit", **fit_params).estimator.fit
+            params = _check_method_params(X, fit_params, indices=train)
+            labels = None if y is None else y[train]
+            estimator.fit(_safe_indexing(X, train), labels, **params)
+        scores = np.sort(_scores(estimator, _safe_indexing(X, held_out)))
+        self.estimator_, self.calibration_scores_ = estimator, scores
+        self.offset_ = float(scores[n_rejected - 1])
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(estimator, name):
+                setattr(self, name, getattr(estimator, name))
+        return self
+
+    def p_values(self, X):
+        """Return the p-value of each sample: the lower, the less in-distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Samples.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples,)
+            `(1 + number of calibration scores <= score) / (n_calibration + 1)`,
+            fractions in (0, 1], float64.
+        """
+        scores = self.score_samples(X)
+        below = np.searchsorted(self.calibration_scores_, scores, side="right")
+        return (1 + below) / (1 + len(self.calibration_scores_))
+
+    def predict(self, X):
+        """Tell in-distribution (1) from out-of-distribution (-1) samples, one by one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Samples.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 where the p-value is at most `alpha`, else 1.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def predict_fdr(self, X, *, method="bh"):
+        """Tell them apart with few false alarms among the alarms of this batch.
+
+        The false discovery rate, the expected share of ID samples among those that are
+        rejected, is at most `alpha`. A sample's label depends on the others.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Samples.
+
+        method : {"bh", "by"}, default="bh"
+            Benjamini and Hochberg's procedure, which holds for conformal p-values [1]_,
+            or that of Benjamini and Yekutieli, which holds under any dependence and
+            finds less.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for rejected samples, else 1.
+
+        References
+        ----------
+        .. [1] S. Bates, E. Candès, L. Lei, Y. Romano, M. Sesia, "Testing for outliers
+           with conformal p-values", Annals of Statistics 2023, :arxiv:`2104.08279`.
+        """
+        if method not in FDR_METHODS:
+            raise ValueError(f"method={method!r} is not known; wanted 'bh' or 'by'.")
+        adjusted = false_discovery_control(self.p_values(X), method=method)
+        return np.where(adjusted <= self.alpha, -1, 1)
+
+    def decision_function(self, X):
+        """Return the score above the threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Samples.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            `score_samples(X) - offset_`; below 0 where the p-value is at most `alpha`.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def score_samples(self, X):
+        """Return the detector's own scores: the higher, the more in-distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or images
+            Samples.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            `score_samples` of the detector, or its `decision_function`.
+        """
+        check_is_fitted(self)
+        return _scores(self.estimator_, X)
+
+    def get_metadata_routing(self):
+        """Return how metadata is routed.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            To the detector's `fit`.
+        """
+        mapping = MethodMapping().add(caller="fit", callee="fit")
+        return MetadataRouter(owner=type(self).__name__).add(
+            estimator=self.estimator, method_mapping=mapping
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
+    def _divide(self, index):
+        """Return the rows to fit to and those that calibrate."""
+        n, size = len(index), self.calibration_size
+        n_held_out = int(size if isinstance(size, Integral) else np.ceil(size * n))
+        if n_held_out >= n:
+            raise ValueError(
+                f"calibration_size={size} of n_samples={n} in-distribution samples "
+                "leaves none to fit the detector to. Give more samples, or a smaller "
+                "share; a detector that is fitted already goes in as "
+                "FrozenEstimator(detector)."
+            )
+        index = check_random_state(self.random_state).permutation(index)
+        return np.sort(index[n_held_out:]), np.sort(index[:n_held_out])
+
+
+def _most_rejected(alpha, n):
+    """Return the largest k with k / (n + 1) <= alpha, as floats see it."""
+    k = int(alpha * (n + 1))
+    return k + 1 if (k + 1) / (n + 1) <= alpha else k - (k / (n + 1) > alpha)
+
+
+def _scores(estimator, X):
+    for name in ("score_samples", "decision_function"):
+        if hasattr(estimator, name):
+            return np.asarray(getattr(estimator, name)(X), dtype=np.float64)
+    raise TypeError(
+        f"{type(estimator).__name__} has neither score_samples nor decision_function; "
+        "wanted an outlier detector that can score new samples (LocalOutlierFactor "
+        "needs novelty=True)."
+    )
