@@ -1,0 +1,75 @@
+"""
+Why was this image rejected?
+============================
+
+ReAct lowers the energy of an image whose activations are extreme. For one image, we
+look at which units were clipped and what each of them contributed to the drop.
+"""
+
+# %%
+# The image
+# ---------
+# A photograph that would pass for a digit: with the same threshold rule, a detector
+# without the clip accepts it, and one with the clip rejects it. Of all of these, the
+# one that the clip makes look the least like a digit.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from reactood import make_react_pipeline
+from reactood.datasets import digits_classifier, load_digits_ood
+from reactood.inspection import (
+    ActivationProfileDisplay,
+    ContactSheetDisplay,
+    EnergyDropDisplay,
+    explain_clipping,
+)
+
+digits = load_digits_ood()
+photos = digits.ood["photo_china"]
+plain = make_react_pipeline(digits_classifier, percentile=None).fit(digits.X_test)
+detector = make_react_pipeline(digits_classifier, percentile=85).fit(digits.X_test)
+caught = (plain.predict(photos) == 1) & (detector.predict(photos) == -1)
+print(f"{caught.sum()} of {len(photos)} photographs are caught by the clip alone")
+
+explained = explain_clipping(detector, photos)
+row = int(np.argmin(np.where(caught, detector.decision_function(photos), np.inf)))
+image = photos[[row]]
+print(f"photograph {row}: the clip lowers its energy by {explained.drop[row]:.2f}")
+print(f"decision_function without the clip {plain.decision_function(image)[0]:+.2f}")
+print(f"decision_function with the clip {detector.decision_function(image)[0]:+.2f}")
+
+# %%
+# The units
+# ---------
+# The contributions add up to the drop. A clipped unit with a negative weight for the
+# likely classes raises the energy, so that its bar points the other way.
+
+fig, (left, right) = plt.subplots(
+    1, 2, figsize=(9, 4.4), layout="constrained", width_ratios=[1, 2.2]
+)
+left.imshow(image[0, 0], cmap="gray")
+left.set(xticks=[], yticks=[], title=f"photograph {row}")
+EnergyDropDisplay.from_estimator(detector, image, ax=right)
+plt.show()
+
+# %%
+# Not only this image
+# -------------------
+# On photographs, some units are activated far beyond what digits do to them. Those are
+# what the clip takes.
+
+images = np.concatenate([digits.X_test, photos])
+y = np.repeat([1, -1], [len(digits.X_test), len(photos)])
+ActivationProfileDisplay.from_estimator(detector, images, y)
+plt.show()
+
+# %%
+# And the images at both ends of the scale, of all that were seen here.
+
+ContactSheetDisplay.from_estimator(detector, images)
+plt.show()
+
+# %%
+# **What to see:** a handful of units makes most of the drop; they are units that
+# photographs activate beyond the clip again and again.

@@ -1,0 +1,25 @@
+"""Pictures of what a detector does, and numbers that explain them.
+
+The displays work as scikit-learn's do: ``from_estimator`` computes and draws, the
+object keeps the numbers, and ``plot`` draws again.  They need matplotlib.
+"""
+
+from reactood.inspection._classifier import as_classifier
+from reactood.inspection._contact_sheet import ContactSheetDisplay
+from reactood.inspection._curve import MetricCurveDisplay
+from reactood.inspection._drop import EnergyDropDisplay
+from reactood.inspection._explain import explain_clipping
+from reactood.inspection._histogram import ActivationHistogramDisplay
+from reactood.inspection._profile import ActivationProfileDisplay
+from reactood.inspection._scores import ScoreDistributionDisplay
+
+__all__ = [
+    "ActivationHistogramDisplay",
+    "ActivationProfileDisplay",
+    "ContactSheetDisplay",
+    "EnergyDropDisplay",
+    "MetricCurveDisplay",
+    "ScoreDistributionDisplay",
+    "as_classifier",
+    "explain_clipping",
+]

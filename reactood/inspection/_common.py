@@ -1,0 +1,87 @@
+"""What the displays share: the parts of an estimator, labels, axes and colours."""
+
+import numpy as np
+import torch
+from sklearn.pipeline import Pipeline
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import check_is_fitted
+
+from reactood.detector import ReActDetector
+
+# Okabe and Ito's, which colour-blind readers can tell apart.
+ID_COLOR, OOD_COLOR, CLIP_COLOR = "#0072B2", "#D55E00", "black"
+
+
+def pyplot():
+    """Import matplotlib, which is optional, when something is drawn."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "Drawing needs matplotlib, which is not installed: pip install "
+            "'reactood[plot]'."
+        ) from error
+    return plt
+
+
+def axes_and_figure(ax, **options):
+    """Return the axes to draw into, new ones for None, and their figure."""
+    plt = pyplot()
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained", **options)
+    return ax, ax.figure
+
+
+def activations(estimator, X):
+    """Return the fitted detector, its features of ``X``, and these clipped."""
+    steps, detector = None, estimator
+    if isinstance(estimator, Pipeline):
+        steps, detector = estimator[:-1], estimator[-1]
+    if not isinstance(detector, ReActDetector):
+        kind = type(detector).__name__
+        raise TypeError(
+            f"estimator {'ends in' if steps is not None else 'is'} a {kind}, wanted a "
+            "fitted ReActDetector, or a Pipeline that ends in one. Of a fitted search, "
+            "pass best_estimator_."
+        )
+    check_is_fitted(detector)
+    features = steps.transform(X) if steps else X
+    clipped = detector.rectify(features)
+    if isinstance(features, torch.Tensor):
+        features = features.cpu()
+    return detector, np.asarray(features).astype(clipped.dtype, copy=False), clipped
+
+
+def score_method(estimator):
+    """Return the name of the method that scores, and the threshold of its scores."""
+    check_is_fitted(estimator)
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    offset = getattr(last, "offset_", None)
+    if offset is not None and hasattr(estimator, "score_samples"):
+        return "score_samples", np.asarray(offset).item()
+    if hasattr(estimator, "decision_function"):
+        return "decision_function", 0.0
+    if hasattr(estimator, "score_samples"):
+        return "score_samples", None
+    raise TypeError(
+        f"{type(estimator).__name__} has neither score_samples nor decision_function; "
+        "wanted a fitted outlier detector. LocalOutlierFactor has them with "
+        "novelty=True."
+    )
+
+
+def id_mask(y, n_samples, name="y"):
+    """Return where ``y`` is 1; raise unless it is 1 or -1, and both."""
+    y = column_or_1d(np.asarray(y))
+    if len(y) != n_samples:
+        raise ValueError(
+            f"{name} has {len(y)} labels for {n_samples} samples; wanted one for each."
+        )
+    labels = np.unique(y)
+    if not np.array_equal(labels, [-1, 1]):
+        raise ValueError(
+            f"{name} holds the labels {labels[:5].tolist()}, wanted both 1 for "
+            "in-distribution and -1 for out-of-distribution samples: "
+            "numpy.where(is_ood, -1, 1)."
+        )
+    return y == 1

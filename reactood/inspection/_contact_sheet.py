@@ -1,0 +1,281 @@
+"""The images at both ends of the scale."""
+
+import os
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.utils import check_array, column_or_1d
+
+from reactood._images import as_rgb_or_grey, channels_last, read_image
+from reactood._inputs import image_items
+from reactood.detector import ReActDetector
+from reactood.inspection._common import (
+    ID_COLOR,
+    OOD_COLOR,
+    axes_and_figure,
+    score_method,
+)
+
+COLUMNS = 8  # of a sheet; further images go to further rows
+STEP_X, STEP_Y = 1.12, 1.34  # from image to image, in widths; below is the caption
+HEADING = 0.45  # room for it, in widths of an image
+WIDTH = 6.4  # inches
+
+
+class ContactSheetDisplay:
+    """The images that score highest and those that score lowest.
+
+    Use `from_estimator` or `from_predictions` to make one.
+
+    Parameters
+    ----------
+    most : list of ndarray of shape (height, width) or (height, width, n_channels)
+        The most in-distribution images, the highest score first, as matplotlib draws
+        them: uint8, or floats in [0, 1].
+
+    most_scores : ndarray of shape (n_shown,)
+        Their scores: the higher, the more in-distribution.
+
+    most_indices : ndarray of shape (n_shown,)
+        Their places among the images given.
+
+    least : list of ndarray
+        The least in-distribution images, the lowest score first.
+
+    least_scores : ndarray of shape (n_shown,)
+        Their scores.
+
+    least_indices : ndarray of shape (n_shown,)
+        Their places.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With all images.
+
+    figure_ : matplotlib Figure
+        Of these axes.
+
+    images_ : list of matplotlib AxesImage
+        The most in-distribution ones first.
+
+    captions_ : list of matplotlib Text
+        Their scores.
+
+    Examples
+    --------
+    >>> from reactood import make_react_pipeline
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> from reactood.inspection import ContactSheetDisplay
+    >>> digits = load_digits_ood()
+    >>> detector = make_react_pipeline(digits_classifier).fit(digits.X_train)
+    >>> display = ContactSheetDisplay.from_estimator(detector, digits.ood["letters"])
+    >>> len(display.most), len(display.least)
+    (8, 8)
+    """
+
+    def __init__(
+        self,
+        *,
+        most,
+        most_scores,
+        most_indices,
+        least,
+        least_scores,
+        least_indices,
+    ):
+        self.most = most
+        self.most_scores = most_scores
+        self.most_indices = most_indices
+        self.least = least
+        self.least_scores = least_scores
+        self.least_indices = least_indices
+
+    @classmethod
+    def from_estimator(cls, estimator, images, *, n=8, ax=None):
+        """Score images and draw both ends.
+
+        Parameters
+        ----------
+        estimator : Pipeline
+            A fitted pipeline from images to scores. `decision_function` and
+            `score_samples` put images in the same order; shown is the latter, where
+            there is one.
+
+        images : array of images, or list of images or paths
+            uint8 arrays of shape (n_samples, height, width[, n_channels]) or
+            (n_samples, n_channels, height, width), float arrays of shape (n_samples,
+            n_channels, height, width), each image of which is scaled to be shown, PIL
+            images, arrays of single images, or paths, of which only those shown are
+            opened a second time.
+
+        n : int, default=8
+            How many images of each end, or all where there are fewer.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None for a new figure.
+
+        Returns
+        -------
+        display : ContactSheetDisplay
+            The images, their scores and what was drawn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the pipeline is not fitted.
+        TypeError
+            If the estimator takes features, or has no scores.
+        """
+        method, _ = score_method(estimator)
+        if isinstance(estimator, ReActDetector):
+            raise TypeError(
+                f"{type(estimator).__name__} takes features, wanted a fitted Pipeline "
+                "that takes images; or use from_predictions(images, "
+                "detector.score_samples(features))."
+            )
+        scores = getattr(estimator, method)(images)
+        return cls.from_predictions(images, scores, n=n, ax=ax)
+
+    @classmethod
+    def from_predictions(cls, images, scores, *, n=8, ax=None):
+        """Draw both ends of images with scores.
+
+        Parameters
+        ----------
+        images : array of images, or list of images or paths
+            As in `from_estimator`.
+
+        scores : array-like of shape (n_samples,)
+            The higher, the more in-distribution.
+
+        n : int, default=8
+            How many images of each end, or all where there are fewer.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None for a new figure.
+
+        Returns
+        -------
+        display : ContactSheetDisplay
+            The images, their scores and what was drawn.
+
+        Raises
+        ------
+        TypeError
+            If the images are of no such kind.
+        ValueError
+            If there is not one finite score for each image, or `n` is below 1.
+        """
+        if n < 1:
+            raise ValueError(f"n={n}; wanted at least 1 image of each end.")
+        items = image_items(images)
+        items = images if items is None else items
+        scores = column_or_1d(
+            check_array(np.asarray(scores), ensure_2d=False, dtype=np.float64)
+        )
+        if len(items) != len(scores):
+            raise ValueError(
+                f"Got {len(scores)} scores for {len(items)} images; wanted one for "
+                "each."
+            )
+        ascending = np.argsort(scores, kind="stable")
+        most, least = ascending[::-1][:n], ascending[:n]
+        return cls(
+            most=[_displayable(items[i]) for i in most],
+            most_scores=scores[most],
+            most_indices=most,
+            least=[_displayable(items[i]) for i in least],
+            least_scores=scores[least],
+            least_indices=least,
+        ).plot(ax)
+
+    def plot(self, ax=None):
+        """Draw the sheet.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None for a new figure.
+
+        Returns
+        -------
+        display : ContactSheetDisplay
+            This object.
+        """
+        columns = min(COLUMNS, max(len(self.most), len(self.least)))
+        lines = sum(-(-len(side) // columns) for side in (self.most, self.least))
+        width, height = columns * STEP_X, lines * STEP_Y + 2 * HEADING
+        self.ax_, self.figure_ = axes_and_figure(
+            ax, figsize=(WIDTH, WIDTH * height / width)
+        )
+        self.images_, self.captions_ = [], []
+        top = self._block(
+            "Most in-distribution (highest scores)",
+            ID_COLOR,
+            self.most,
+            self.most_scores,
+            columns,
+            0,
+        )
+        self._block(
+            "Least in-distribution (lowest scores)",
+            OOD_COLOR,
+            self.least,
+            self.least_scores,
+            columns,
+            top,
+        )
+        self.ax_.set(xlim=(0, width - STEP_X + 1), ylim=(height, 0), aspect="equal")
+        self.ax_.set_axis_off()
+        return self
+
+    def _block(self, heading, color, images, scores, columns, top):
+        """Draw a heading and images below it; return where the next block begins."""
+        self.ax_.text(
+            0, top + HEADING - 0.1, heading, color=color, weight="bold", va="bottom"
+        )
+        top += HEADING
+        for place, (image, score) in enumerate(zip(images, scores, strict=True)):
+            line, column = divmod(place, columns)
+            x, y = column * STEP_X + 0.5, top + line * STEP_Y + 0.5
+            height, width = np.array(image.shape[:2]) / max(image.shape[:2]) / 2
+            extent = (x - width, x + width, y + height, y - height)
+            white = 255 if image.dtype == np.uint8 else 1
+            self.images_.append(
+                self.ax_.imshow(image, extent=extent, cmap="gray", vmin=0, vmax=white)
+            )
+            caption = {"fontsize": 8, "ha": "center", "va": "top"}
+            self.captions_.append(self.ax_.text(x, y + 0.54, f"{score:.4g}", **caption))
+        return top + (place // columns + 1) * STEP_Y
+
+
+def _displayable(item):
+    """Return one image as matplotlib draws it."""
+    if isinstance(item, str | os.PathLike):
+        return np.asarray(read_image(item))
+    if isinstance(item, Image.Image):
+        return np.asarray(as_rgb_or_grey(item))
+    if isinstance(item, torch.Tensor):
+        item = item.detach().cpu().numpy()
+    if not isinstance(item, np.ndarray) or item.ndim not in (2, 3):
+        got = f"{type(item).__name__} of shape {getattr(item, 'shape', 'unknown')}"
+        raise TypeError(
+            f"An image is a {got}; wanted a path, a PIL image, or an array of shape "
+            "(height, width[, channels]) or (channels, height, width)."
+        )
+    if item.dtype != np.uint8:
+        return _scaled(item)
+    if not channels_last(item.shape):
+        item = np.moveaxis(item, 0, -1)
+    return item[..., 0] if item.shape[2:] == (1,) else item
+
+
+def _scaled(image):
+    """Stretch a preprocessed image, (channels, height, width), to [0, 1]."""
+    image = image.astype(np.float64)
+    if image.ndim == 3:  # only three channels are colours
+        image = np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(axis=0)
+    low, spread = image.min(), np.ptp(image)
+    return (image - low) / (spread or 1)

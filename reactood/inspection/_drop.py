@@ -1,0 +1,170 @@
+"""The units that the clip takes the most energy from, for one sample."""
+
+import numpy as np
+
+from reactood.inspection._common import (
+    ID_COLOR,
+    OOD_COLOR,
+    activations,
+    axes_and_figure,
+)
+from reactood.inspection._explain import explain
+
+OTHERS_COLOR = "0.6"
+
+
+class EnergyDropDisplay:
+    """Bars of what each unit contributes to the drop of one sample's energy.
+
+    Clipping lowers the energy of a sample by the sum of all bars. Bars to the right
+    lower it, which makes the sample less in-distribution; bars to the left raise it.
+
+    Use `from_estimator` to make one.
+
+    Parameters
+    ----------
+    contribution : ndarray of shape (n_features,)
+        Contributions to the drop, in units of the logits.
+
+    drop : float
+        The energy without clipping minus the energy with it.
+
+    n_clipped : int
+        How many units were clipped.
+
+    unit_names : sequence of str, default=None
+        Names of the units; None calls them "unit 0" and so on.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the bars.
+
+    figure_ : matplotlib Figure
+        Of these axes.
+
+    bars_ : matplotlib BarContainer
+        The bars, the largest first, all others last.
+
+    See Also
+    --------
+    explain_clipping : The same numbers, for many samples.
+
+    Examples
+    --------
+    >>> from reactood import make_react_pipeline
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> from reactood.inspection import EnergyDropDisplay
+    >>> digits = load_digits_ood()
+    >>> detector = make_react_pipeline(digits_classifier).fit(digits.X_train)
+    >>> photo = digits.ood["photo_china"][:1]
+    >>> display = EnergyDropDisplay.from_estimator(detector, photo)
+    >>> bool(abs(display.contribution.sum() - display.drop) < 1e-6)
+    True
+    """
+
+    def __init__(self, *, contribution, drop, n_clipped, unit_names=None):
+        self.contribution = contribution
+        self.drop = drop
+        self.n_clipped = n_clipped
+        self.unit_names = unit_names
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, n_units=15, ax=None):
+        """Explain one sample and draw the contributions.
+
+        Parameters
+        ----------
+        estimator : ReActDetector or Pipeline
+            A fitted detector with a linear head, or a pipeline that ends in one.
+
+        X : array-like of shape (1, n_features), or one image in a sequence
+            The sample.
+
+        n_units : int, default=15
+            How many units get a bar of their own, at least 1.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None for a new figure.
+
+        Returns
+        -------
+        display : EnergyDropDisplay
+            The numbers and what was drawn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the detector is not fitted.
+        TypeError
+            If the estimator is not, and does not end in, a ReActDetector.
+        ValueError
+            If there is more than one sample, if the head is not linear, or if
+            `n_units` is below 1.
+        """
+        detector, features, clipped = activations(estimator, X)
+        if len(features) != 1:
+            raise ValueError(
+                f"Got {len(features)} samples, wanted one: X[[row]]. For many at once, "
+                "use explain_clipping."
+            )
+        explained = explain(detector, features, clipped)
+        names = getattr(detector, "feature_names_in_", None)
+        return cls(
+            contribution=explained.contribution[0],
+            drop=explained.drop[0].item(),
+            n_clipped=np.count_nonzero(explained.excess),
+            unit_names=names,
+        ).plot(ax, n_units=n_units)
+
+    def plot(self, ax=None, *, n_units=15):
+        """Draw the contributions.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None for a new figure.
+
+        n_units : int, default=15
+            How many units get a bar of their own, at least 1.
+
+        Returns
+        -------
+        display : EnergyDropDisplay
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If `n_units` is below 1.
+        """
+        if n_units < 1:
+            raise ValueError(f"n_units={n_units}; wanted at least 1.")
+        self.ax_, self.figure_ = axes_and_figure(ax)
+        units = np.argsort(-np.abs(self.contribution), kind="stable")[
+            : min(n_units, self.n_clipped)
+        ]
+        names = [
+            f"unit {unit}" if self.unit_names is None else str(self.unit_names[unit])
+            for unit in units
+        ]
+        values = self.contribution[units]
+        colors = [OOD_COLOR if value > 0 else ID_COLOR for value in values]
+        n_others = self.n_clipped - len(units)
+        if n_others:
+            names.append(f"all others ({n_others})")
+            values = np.append(values, self.drop - values.sum())
+            colors.append(OTHERS_COLOR)
+        places = np.arange(len(values))
+        self.bars_ = self.ax_.barh(places, values, color=colors)
+        self.ax_.axvline(0, color="black", lw=0.8)
+        self.ax_.set_yticks(places, names)
+        self.ax_.set_ylim(len(values) - 0.4, -0.6)
+        self.ax_.grid(axis="x", color="0.9")
+        self.ax_.set_axisbelow(True)
+        self.ax_.set(
+            title=f"Energy drop {self.drop:.3g}: {self.n_clipped} of "
+            f"{len(self.contribution)} units clipped",
+            xlabel="contribution to the drop of the energy (in units of the logits)",
+        )
+        return self

@@ -1,0 +1,327 @@
+"""Every number of an evaluation, with its uncertainty, in one call."""
+
+import functools
+import operator
+import warnings
+from collections.abc import Mapping
+from numbers import Integral
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.validation import check_is_fitted
+
+from reactood.metrics import _ranking
+from reactood.metrics._bootstrap import METRICS, metrics_of_resamples
+from reactood.metrics._table import OODReport
+
+MEAN = "mean"
+
+
+def ood_report(
+    detector,
+    X_id,
+    X_ood,
+    *,
+    y_id=None,
+    tpr=0.95,
+    n_bootstrap=1000,
+    confidence=0.95,
+    random_state=None,
+):
+    """Judge a fitted detector on in-distribution and on several OOD sets.
+
+    All metrics of the ReAct paper [1]_, by its conventions, each with a bootstrap
+    confidence interval, their means over the sets, and what the detector accepts at
+    its own threshold.
+
+    Parameters
+    ----------
+    detector : outlier detector or Pipeline
+        A fitted scikit-learn outlier detector, with `predict` and with
+        `score_samples` or `decision_function`: the higher, the more in-distribution
+        (ID). Or a :class:`~sklearn.pipeline.Pipeline` that ends in one; its other
+        steps see each set once.
+
+    X_id : array-like of shape (n_id, ...) or images
+        ID samples that the detector has not been fitted to: whatever it takes.
+
+    X_ood : dict of str to samples, or samples
+        Sets of out-of-distribution (OOD) samples by name. A single set without a name
+        is called "OOD".
+
+    y_id : array-like of shape (n_id,), default=None
+        Class labels of the ID samples, as in `detector.classes_`, to report the
+        classification accuracy. Of no effect with detectors that do not classify,
+        those without `predict_class` and `rectify`.
+
+    tpr : float, default=0.95
+        The share of ID samples to accept in the FPR, a fraction in (0, 1].
+
+    n_bootstrap : int or None, default=1000
+        Number of bootstrap resamples; 0 or None for no intervals.
+
+    confidence : float, default=0.95
+        How often an interval should cover the truth, a fraction in (0, 1).
+
+    random_state : int, RandomState instance or None, default=None
+        Makes the intervals repeatable.
+
+    Returns
+    -------
+    report : OODReport
+        Made to be printed; `report["name"]` is the row of a set, and `to_frame` makes
+        a table.
+
+    Raises
+    ------
+    TypeError
+        If the detector has no scores, or if names of sets are not strings.
+    ValueError
+        If a set is empty or gets scores of NaN or inf, if `predict` returns anything
+        but 1 and -1, if `y_id` does not fit, if there are no sets, if one of several
+        is called "mean", or if `tpr`, `confidence` or `n_bootstrap` is out of range.
+    sklearn.exceptions.NotFittedError
+        If the detector is not fitted.
+
+    Warns
+    -----
+    UserWarning
+        If the AUROC is below 0.5 on every OOD set, as the scores are then likely to
+        be the wrong way round, or if scores are tied at the top.
+
+    See Also
+    --------
+    fpr_at_tpr : One of the metrics, for scores in hand.
+    ood_scorers : The same metrics for cross-validation.
+
+    Notes
+    -----
+    Intervals are bootstrap percentiles: ID and OOD samples are resampled apart from
+    each other, and in each replicate all sets meet the same ID samples. They tell how
+    much depends on the samples tested on, for this detector; not what another
+    training run would bring. The detection error is a minimum over thresholds, which
+    is lower in resamples: with few samples, so is its interval.
+
+    Both AUPR and the detection error depend on how many ID and OOD samples there are.
+
+    References
+    ----------
+    .. [1] Y. Sun, C. Guo, Y. Li, "ReAct: Out-of-distribution Detection With Rectified
+       Activations", NeurIPS 2021, :arxiv:`2111.12797`.
+
+    Examples
+    --------
+    >>> from reactood import make_react_pipeline
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> from reactood.metrics import ood_report
+    >>> digits = load_digits_ood()
+    >>> detector = make_react_pipeline(digits_classifier).fit(digits.X_train)
+    >>> sets = {name: digits.ood[name] for name in ("letters", "symbols")}
+    >>> report = ood_report(
+    ...     detector,
+    ...     digits.X_test,
+    ...     sets,
+    ...     y_id=digits.y_test,
+    ...     n_bootstrap=200,
+    ...     random_state=0,
+    ... )
+    >>> print(report)  # doctest: +ELLIPSIS
+    OOD set    n  rejected  FPR95               AUROC
+    letters  468   ...      18... [..., ...]   96... [..., ...]
+    symbols  360   ...
+    mean           ...
+    >>> round(report["letters"]["auroc"], 2)
+    0.96
+    """
+    _check_options(tpr, n_bootstrap, confidence)
+    sets = _named_sets(X_id, X_ood)
+    check_is_fitted(detector)
+    steps = None
+    if isinstance(detector, Pipeline):
+        if len(detector.steps) > 1:
+            steps = detector[:-1]
+        detector = detector[-1]
+    score = _score_method(detector)
+
+    def judge(X, name):
+        features = X if steps is None else steps.transform(X)
+        scores = _checked_scores(score(features), name)
+        return features, scores, _share_accepted(detector, features)
+
+    features, id_scores, id_accepted = judge(X_id, "X_id")
+    accuracies = _accuracies(detector, features, y_id, len(id_scores))
+    del features
+    ood_scores, ood_rejected = [], []
+    for name, X in sets.items():
+        _, scores, accepted = judge(X, _called(name))
+        ood_scores.append(scores)
+        ood_rejected.append(1 - accepted)
+
+    points = np.array([_metrics(id_scores, scores, tpr) for scores in ood_scores])
+    if (points[:, METRICS.index("auroc")] < 0.5).all():
+        warnings.warn(
+            "Scores are the wrong way round? The AUROC is below 0.5 on every OOD set: "
+            "most OOD samples score above most ID samples. Check the sign of a custom "
+            "score_function (the higher, the more in-distribution), whether X_id and "
+            "X_ood are exchanged, and whether all sets are preprocessed alike. If "
+            "all is right, these OOD sets do score higher: the detector fails on them.",
+            UserWarning,
+            stacklevel=2,
+        )
+    replicates = None
+    if n_bootstrap:
+        replicates = metrics_of_resamples(
+            id_scores,
+            ood_scores,
+            tpr=tpr,
+            n_bootstrap=n_bootstrap,
+            seed=check_random_state(random_state).randint(np.iinfo(np.int32).max),
+        )
+    sizes = [len(scores) for scores in ood_scores]
+    return OODReport(
+        rows=_rows([*sets], sizes, ood_rejected, points, replicates, confidence),
+        n_id=len(id_scores),
+        id_accepted=id_accepted,
+        id_accuracy=accuracies[0],
+        id_accuracy_clipped=accuracies[1],
+        tpr=tpr,
+        n_bootstrap=n_bootstrap or 0,
+        confidence=confidence,
+    )
+
+
+def _rows(names, sizes, rejected, points, replicates, confidence):
+    """Return dicts of all numbers; ``points`` has the shape (n_sets, n_metrics)."""
+    if len(names) > 1:
+        names, sizes = [*names, MEAN], [*sizes, None]
+        rejected, points = [*rejected, np.mean(rejected)], _with_mean(points, axis=0)
+    rows = [
+        {"ood": name, "n": size, "ood_rejected": float(share)}
+        for name, size, share in zip(names, sizes, rejected, strict=True)
+    ]
+    intervals = None
+    if replicates is not None:
+        if len(names) > 1:
+            replicates = _with_mean(replicates, axis=1)
+        tails = 50 * (1 - confidence), 50 * (1 + confidence)
+        intervals = np.percentile(replicates, tails, axis=0)
+    for r, row in enumerate(rows):
+        for m, metric in enumerate(METRICS):
+            row[metric] = float(points[r, m])
+            if intervals is not None:
+                low, high = intervals[:, r, m].tolist()
+                row |= {f"{metric}_low": low, f"{metric}_high": high}
+    return rows
+
+
+def _with_mean(values, axis):
+    mean = values.mean(axis=axis, keepdims=True)
+    return np.concatenate([values, mean], axis=axis)
+
+
+def _metrics(id_scores, ood_scores, tpr):
+    y_true = np.repeat([1, -1], [len(id_scores), len(ood_scores)])
+    y_score = np.concatenate([id_scores, ood_scores])
+    functions = {name: getattr(_ranking, name) for name in METRICS if name != "fpr"}
+    functions["fpr"] = functools.partial(_ranking.fpr_at_tpr, tpr=tpr)
+    return [functions[name](y_true, y_score) for name in METRICS]
+
+
+def _check_options(tpr, n_bootstrap, confidence):
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr={tpr} must be a fraction in (0, 1]; 95 % is tpr=0.95.")
+    if not 0 < confidence < 1:
+        raise ValueError(
+            f"confidence={confidence} must be a fraction in (0, 1); 95 % is "
+            "confidence=0.95."
+        )
+    if n_bootstrap is None:
+        return
+    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 0:
+        raise ValueError(
+            f"n_bootstrap={n_bootstrap!r} must be a whole number of at least 0; 0 or "
+            "None is for no intervals."
+        )
+
+
+def _named_sets(X_id, X_ood):
+    """Return OOD sets by name; what can be refused before they are scored is."""
+    sets = X_ood if isinstance(X_ood, Mapping) else {"OOD": X_ood}
+    if not sets:
+        raise ValueError("X_ood holds no sets; wanted at least one: {'name': samples}.")
+    for name in sets:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"X_ood has a set named {name!r}, a {type(name).__name__}; wanted "
+                "names that are strings."
+            )
+    if len(sets) > 1 and MEAN in sets:
+        raise ValueError(
+            f"X_ood has a set named {MEAN!r}, which is the name of the means over all "
+            "sets; give it another name."
+        )
+    for name, X in {
+        "X_id": X_id,
+        **{_called(name): X for name, X in sets.items()},
+    }.items():
+        if operator.length_hint(X, 1) == 0:
+            raise ValueError(f"{name} is empty; wanted at least one sample.")
+    return sets
+
+
+def _called(name):
+    return f"X_ood[{name!r}]"
+
+
+def _score_method(detector):
+    for method in ("score_samples", "decision_function"):
+        if hasattr(detector, method) and hasattr(detector, "predict"):
+            return getattr(detector, method)
+    raise TypeError(
+        f"{type(detector).__name__} is no detector to judge; wanted one with predict, "
+        "and with score_samples or decision_function. LocalOutlierFactor has them "
+        "with novelty=True."
+    )
+
+
+def _checked_scores(scores, name):
+    scores = column_or_1d(np.asarray(scores, dtype=np.float64))
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise ValueError(
+            f"{bad.sum()} of {len(scores)} scores of {name} are NaN or inf, the first "
+            f"that of sample {bad.argmax()}."
+        )
+    return scores
+
+
+def _share_accepted(detector, X):
+    labels = np.asarray(detector.predict(X))
+    if not np.isin(labels, [1, -1]).all():
+        raise ValueError(
+            f"predict of {type(detector).__name__} returns the labels "
+            f"{np.unique(labels)[:5].tolist()}, wanted 1 for in-distribution and -1 "
+            "for out-of-distribution samples: is it an outlier detector?"
+        )
+    return float(np.mean(labels == 1))
+
+
+def _accuracies(detector, features, y_id, n_id):
+    """Return the classification accuracy without and with the clip, if known."""
+    if y_id is None:
+        return None, None
+    y_id = column_or_1d(np.asarray(y_id))
+    if len(y_id) != n_id:
+        raise ValueError(f"y_id has {len(y_id)} labels for {n_id} samples in X_id.")
+    if not (hasattr(detector, "predict_class") and hasattr(detector, "rectify")):
+        return None, None
+    if not np.isin(y_id, detector.classes_).any():
+        raise ValueError(
+            f"y_id holds none of the detector's classes: labels such as {y_id[0]!r}, "
+            f"where classes_ has such as {detector.classes_[0]!r}."
+        )
+    return tuple(
+        float(np.mean(detector.predict_class(X) == y_id))
+        for X in (features, detector.rectify(features))
+    )
