@@ -80,19 +80,19 @@ def tune_percentile(
     tuned : Bunch
         With the names of a fitted `GridSearchCV`:
 
-        best_estimator_ : Pipeline or ReActDetector
+        ``best_estimator_`` : Pipeline or ReActDetector
             Like `estimator`, with the chosen percentile, fitted to all of `X_id`.
-        best_percentile_ : float or None
+        ``best_percentile_`` : float or None
             The choice, in percent; None if no candidate beats no clipping, which a
             warning says.
-        best_score_, unclipped_score_ : float
+        ``best_score_``, ``unclipped_score_`` : float
             Mean scores over folds of the choice and of no clipping, the higher, the
             better: minus the FPR95, as a fraction, by default.
-        best_index_ : int
+        ``best_index_`` : int
             The choice's place in `cv_results_`.
-        cv_results_ : dict of ndarray
+        ``cv_results_`` : dict of ndarray
             As in :class:`~reactood.ReActDetectorCV`; no clipping comes last.
-        near_best_percentiles_ : list
+        ``near_best_percentiles_`` : list
             All candidates whose mean score is within one standard error of the best
             one's: how flat the optimum is.
 
