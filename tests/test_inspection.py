@@ -29,6 +29,7 @@ from reactood.inspection import (
     ContactSheetDisplay,
     EnergyDropDisplay,
     MetricCurveDisplay,
+    ReductionDisplay,
     ScoreDistributionDisplay,
     as_classifier,
     explain_clipping,
@@ -36,6 +37,7 @@ from reactood.inspection import (
 from reactood.inspection._explain import mean_softmax
 from reactood.metrics import fpr_at_tpr
 from reactood.model_selection import OODSplit, tune_percentile
+from reactood.theory import epsilon_skew_normal, mean_reduction
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
@@ -630,3 +632,35 @@ def test_without_matplotlib(displays, monkeypatch, detector, data):
         with pytest.raises(ImportError, match=r"pip install 'reactood\[plot\]'"):
             display.plot()
     assert explain_clipping(detector, data[0]).drop.shape == (260,)
+
+
+# Theory
+
+
+def test_reduction(rng):
+    law = epsilon_skew_normal
+    X_id = np.maximum(law.rvs(0, 0.5, 1, (3000, 4), random_state=rng), 0)
+    X_ood = np.maximum(law.rvs(-0.6, 0.5, 1, (3000, 4), random_state=rng), 0)
+    X, y = np.concatenate([X_id, X_ood]), np.repeat([1, -1], 3000)
+    X[:, 3] = 0
+    head = rng.normal(size=(3, 4)), np.zeros(3)
+    detector = ReActDetector(head, threshold=1.0).fit(X)
+    display = ReductionDisplay.from_estimator(detector, X, y)
+    measured = np.maximum(X - 1, 0)
+    np.testing.assert_allclose(display.id_measured, measured[y == 1].mean(axis=0))
+    np.testing.assert_allclose(display.ood_measured, measured[y == -1].mean(axis=0))
+    for epsilon, name in ((0, "id"), (-0.6, "ood")):
+        found = getattr(display, f"{name}_predicted")
+        expected = mean_reduction(0.5, 1, epsilon, c=1)
+        np.testing.assert_allclose(found[:3], expected, atol=0.03)
+        assert np.isnan(found[3])
+    assert "activation" in texts(display)
+    assert display.plot() is display
+
+
+@pytest.mark.parametrize("options", [{"percentile": None}, {"lower_percentile": 20}])
+def test_reduction_needs_an_upper_clip_alone(data, options):
+    X, y, head = data
+    detector = ReActDetector(head, **options).fit(X)
+    with pytest.raises(ValueError, match="wanted one that clips from above alone"):
+        ReductionDisplay.from_estimator(detector, X, y)

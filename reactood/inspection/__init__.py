@@ -11,6 +11,7 @@ from reactood.inspection._drop import EnergyDropDisplay
 from reactood.inspection._explain import explain_clipping
 from reactood.inspection._histogram import ActivationHistogramDisplay
 from reactood.inspection._profile import ActivationProfileDisplay
+from reactood.inspection._reduction import ReductionDisplay
 from reactood.inspection._scores import ScoreDistributionDisplay
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ContactSheetDisplay",
     "EnergyDropDisplay",
     "MetricCurveDisplay",
+    "ReductionDisplay",
     "ScoreDistributionDisplay",
     "as_classifier",
     "explain_clipping",
