@@ -125,7 +125,7 @@ class ReductionDisplay:
                 "lower_percentile=None."
             )
         is_id = id_mask(y, len(features))
-        sides = {}
+        sides: dict = {}
         for name, rows in (("id", features[is_id]), ("ood", features[~is_id])):
             fit = fit_activations(rows)
             known = np.isfinite(fit.mu)
