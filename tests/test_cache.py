@@ -628,6 +628,8 @@ def test_processes_share_the_work(tmp_path, rng, count):
 
 
 KILLED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # else inherited
 import sys, functools
 import numpy as np
 sys.path.insert(0, {tests!r})

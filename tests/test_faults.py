@@ -240,6 +240,8 @@ def test_nobody_stays_behind(photos, error, monkeypatch):
 
 
 INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # else inherited
 import sys
 sys.path.insert(0, {tests!r})
 from test_faults import small
