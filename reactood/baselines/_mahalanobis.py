@@ -1,0 +1,208 @@
+"""The distance of features to the nearest class mean."""
+
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+from scipy.linalg import cholesky, eigh
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.utils import gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from reactood._blocks import rows_per_block
+from reactood._checks import check_spread, id_rows
+from reactood._sklearn import HasMethods, Interval, _fit_context
+
+FLOATS = np.float64, np.float32
+
+
+class MahalanobisDetector(OutlierMixin, BaseEstimator):
+    """Scores features by their distance to the nearest class mean.
+
+    A Gaussian for each class, all with the same covariance [1]_, as in the ReAct
+    paper's comparison: on features of one layer, without perturbing the input. To score
+    clipped features, put a rectifier before it.
+
+    Parameters
+    ----------
+    covariance_estimator : estimator, default=None
+        Estimates the covariance of the features around their class means: any of
+        :mod:`sklearn.covariance`. None for
+        `EmpiricalCovariance(assume_centered=True)`; with fewer samples than a few times
+        the number of features, prefer `LedoitWolf(assume_centered=True)`.
+
+    contamination : float, default=0.05
+        The share of the training samples that falls below the decision threshold, a
+        fraction in (0, 0.5].
+
+    Attributes
+    ----------
+    means_ : ndarray of shape (n_classes, n_features)
+        Mean of each class, float64.
+
+    precision_ : ndarray of shape (n_features, n_features)
+        Inverse of the covariance, or its pseudo-inverse where there is none.
+
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+
+    offset_ : float
+        The decision threshold of `score_samples`.
+
+    n_features_in_ : int
+        Number of features.
+
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, if `X` had them.
+
+    See Also
+    --------
+    sklearn.covariance.EllipticEnvelope : One robust Gaussian, without classes.
+
+    References
+    ----------
+    .. [1] K. Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution
+       Samples and Adversarial Attacks", NeurIPS 2018, :arxiv:`1807.03888`.
+
+    Examples
+    --------
+    >>> from reactood.baselines import MahalanobisDetector
+    >>> X = [[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [9.0, 9.0], [9.0, 7.0], [7.0, 9.0]]
+    >>> y = [0, 0, 0, 1, 1, 1]
+    >>> detector = MahalanobisDetector().fit(X, y)
+    >>> detector.predict([[1.0, 1.0], [5.0, 5.0]])
+    array([ 1, -1])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "covariance_estimator": [HasMethods(["fit", "get_precision"]), None],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+    }
+
+    def __init__(self, covariance_estimator=None, *, contamination=0.05):
+        self.covariance_estimator = covariance_estimator
+        self.contamination = contamination
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Learn class means, their common covariance and the decision threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            In-distribution features.
+
+        y : array-like of shape (n_samples,), default=None
+            Class labels. Rows where `y` is -1 are out-of-distribution and left out.
+            None, or 1 for all others, makes one class of them.
+
+        Returns
+        -------
+        self : MahalanobisDetector
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If `X` holds NaN or inf, or if the features of each class do not vary.
+        """
+        X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
+        labels, rows = id_rows(y, X)
+        if labels is None:
+            labels = np.ones(len(X), dtype=int)
+        if rows is not None:
+            X, labels = X[rows], labels[rows]
+        classes, codes = np.unique(labels, return_inverse=True)
+        centered, of_classes = X.astype(np.float64), []
+        for code in range(len(classes)):
+            of_class = codes == code
+            of_classes.append(centered[of_class].mean(axis=0))
+            centered[of_class] -= of_classes[-1]
+        estimator = self.covariance_estimator
+        if estimator is None:
+            estimator = EmpiricalCovariance(assume_centered=True)
+        precision = clone(estimator).fit(centered).get_precision()
+        if not np.any(precision) or not np.any(centered):
+            raise ValueError(
+                f"The {len(X)} rows of X do not vary around the means of their "
+                f"{len(classes)} classes; wanted several different rows of a class."
+            )
+        means, root = np.array(of_classes), _root(precision)
+        scores = _scores(X, means, root)
+        check_spread(scores, X)
+        self.classes_, self.means_, self.precision_ = classes, means, precision
+        self._root = root
+        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+        return self
+
+    def score_samples(self, X):
+        """Return minus the squared distance to the nearest class mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Of float64, at most 0: the higher, the more in-distribution.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=FLOATS, reset=False)
+        return _scores(X, self.means_, self._root)
+
+    def decision_function(self, X):
+        """Return the score above the decision threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            `score_samples(X) - offset_`; at least 0 means in-distribution.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Tell in-distribution (1) from out-of-distribution (-1) inputs.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            1 where `decision_function` is at least 0, else -1.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+
+def _root(precision):
+    """Return R with R @ R.T = precision: x @ R has the identity as covariance."""
+    try:
+        return cholesky(precision, lower=True)
+    except np.linalg.LinAlgError:  # a pseudo-inverse has directions of no length
+        values, vectors = eigh(precision)
+        return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def _scores(X, means, root):
+    """Return minus the smallest squared distance, block by block."""
+    centers = means @ root
+    scores = np.empty(len(X))
+    # Whitened relative to a class, so that large common values do not cancel.
+    origin = centers.mean(axis=0)
+    centers = centers - origin
+    norms = np.einsum("ij,ij->i", centers, centers)
+    for rows in gen_batches(len(X), rows_per_block(max(root.shape[1], len(means)))):
+        Z = X[rows].astype(np.float64) @ root - origin
+        squares = norms - 2 * Z @ centers.T
+        scores[rows] = -(np.einsum("ij,ij->i", Z, Z) + squares.min(axis=1))
+    return np.minimum(scores, 0)
