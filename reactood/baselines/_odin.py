@@ -1,0 +1,324 @@
+"""ODIN: features of images that were moved a little towards their class."""
+
+from numbers import Real
+
+import torch
+from sklearn.pipeline import Pipeline
+from torch.nn.functional import cross_entropy
+
+from reactood._checks import id_rows
+from reactood._clip import learn_clip
+from reactood._sklearn import Interval
+from reactood.extractor import TorchFeatureExtractor
+from reactood.pipeline import make_react_pipeline
+
+
+class ODINFeatureExtractor(TorchFeatureExtractor):
+    """Extracts features of images that are perturbed as ODIN does.
+
+    Each preprocessed image `x` becomes `x - noise * sign(gradient)`, where the gradient
+    is that of the cross-entropy between the softmax of `logits / temperature` and the
+    predicted class [1]_; a gradient of 0 counts as positive, as in the ReAct paper's
+    code. With a clip, rectified activations decide, in the gradient as well, and
+    come out.
+
+    Parameters
+    ----------
+    model : str, callable or torch.nn.Module, default="resnet50"
+        The classifier, as in :class:`~reactood.TorchFeatureExtractor`.
+
+    weights : str, torchvision weights or None, default="DEFAULT"
+        Pretrained weights of a model given by name.
+
+    noise : float, default=0.005
+        How far each value of a preprocessed image moves. The ReAct paper's code has
+        0.005 for a ResNet-50 on ImageNet and 0 for it with the clip. 0 moves nothing,
+        and costs one forward pass instead of two and a backward one.
+
+    temperature : float, default=1000.0
+        Divides the logits.
+
+    percentile : float or None, default=None
+        Percentile of all activations on the images given to `fit`, unperturbed, at
+        which they are clipped, in percent; None for no clip.
+
+    threshold : float, default=None
+        A clip given by hand; overrides `percentile`.
+
+    preprocess : "auto", callable or None, default="auto"
+        As in :class:`~reactood.TorchFeatureExtractor`.
+
+    batch_size : int or "auto", default="auto"
+        Images per pass.
+
+    device : "auto", str or torch.device, default="auto"
+        Where the model runs.
+
+    num_workers : int, default=0
+        Processes that read and prepare images.
+
+    verbose : bool, default=False
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    activation_threshold_ : float
+        The clip; infinite without one.
+
+    model_ : torch.nn.Module
+        The frozen private copy: images to features.
+
+    head_ : tuple of ndarray
+        Weight and bias of the classifier's final linear layer.
+
+    n_features_out_ : int
+        Number of features.
+
+    See Also
+    --------
+    make_odin_pipeline : With the detector that belongs to it.
+
+    References
+    ----------
+    .. [1] S. Liang, Y. Li, R. Srikant, "Enhancing The Reliability of
+       Out-of-distribution Image Detection in Neural Networks", ICLR 2018,
+       :arxiv:`1706.02690`.
+
+    Examples
+    --------
+    >>> from reactood.baselines import ODINFeatureExtractor
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> digits = load_digits_ood()
+    >>> extractor = ODINFeatureExtractor(digits_classifier, noise=0.01)
+    >>> extractor.fit_transform(digits.X_test[:10]).shape
+    (10, 96)
+    """
+
+    # What a gradient needs, or what would keep rows of another clip.
+    layer = None
+    precision = "float32"
+    engine = "eager"
+    cache = None
+    on_error = "raise"
+
+    _parameter_constraints = {
+        name: TorchFeatureExtractor._parameter_constraints[name]
+        for name in (
+            "model",
+            "weights",
+            "preprocess",
+            "batch_size",
+            "device",
+            "num_workers",
+            "verbose",
+        )
+    } | {
+        "noise": [Interval(Real, 0, None, closed="left")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "percentile": [Interval(Real, 0, 100, closed="right"), None],
+        "threshold": [Real, None],
+    }
+
+    def __init__(
+        self,
+        model="resnet50",
+        *,
+        weights="DEFAULT",
+        noise=0.005,
+        temperature=1000.0,
+        percentile=None,
+        threshold=None,
+        preprocess="auto",
+        batch_size="auto",
+        device="auto",
+        num_workers=0,
+        verbose=False,
+    ):
+        self.model = model
+        self.weights = weights
+        self.noise = noise
+        self.temperature = temperature
+        self.percentile = percentile
+        self.threshold = threshold
+        self.preprocess = preprocess
+        self.batch_size = batch_size
+        self.device = device
+        self.num_workers = num_workers
+        self.verbose = verbose
+
+    def fit(self, X, y=None):
+        """Build the private model, prove its head, and learn the clip if there is one.
+
+        Parameters
+        ----------
+        X : images
+            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
+
+        y : array-like of shape (n_samples,), default=None
+            Rows where `y` is -1 are out-of-distribution and left out of the clip.
+
+        Returns
+        -------
+        self : ODINFeatureExtractor
+            The fitted extractor.
+
+        Raises
+        ------
+        ValueError
+            As in :class:`~reactood.TorchFeatureExtractor`; if the clip is degenerate.
+        """
+        self.__dict__.pop("activation_threshold_", None)
+        super().fit(X, y)
+        clip = float("inf")
+        if self.threshold is not None:
+            clip = float(self.threshold)
+        elif self.percentile is not None:
+            features = super().transform(X)  # unperturbed while there is no clip
+            _, rows = id_rows(y, features)
+            _, clip = learn_clip(
+                features,
+                rows,
+                percentile=self.percentile,
+                threshold=None,
+                lower_percentile=None,
+                per_unit=False,
+            )
+        self.activation_threshold_ = clip
+        return self
+
+    def fit_transform(self, X, y=None, *, out=None):
+        """Fit, then extract the features of the same images, perturbed.
+
+        Parameters
+        ----------
+        X : images
+            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
+
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`.
+
+        out : None, path or ndarray, default=None
+            As in `transform`.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, `n_features_out_`)
+            Features, float32.
+        """
+        return self.fit(X, y).transform(X, out=out)
+
+    def _get_engine(self, device, batch_size):
+        plain = super()._get_engine(device, batch_size)
+        if not hasattr(self, "activation_threshold_"):
+            return plain
+        head = tuple(torch.as_tensor(part, device=device) for part in self.head_)
+        return _Perturbing(
+            plain.backbone,
+            head,
+            noise=self.noise,
+            temperature=self.temperature,
+            clip=self.activation_threshold_,
+        )
+
+
+class _Perturbing:
+    """An engine: a backward pass to move the images, and a forward pass with these."""
+
+    def __init__(self, backbone, head, *, noise, temperature, clip):
+        self.backbone = backbone
+        self.weight, self.bias = head
+        self.noise, self.temperature, self.clip = noise, temperature, clip
+
+    def __call__(self, batch):
+        if self.noise:
+            batch = batch - self.noise * self._signs(batch)
+        with torch.inference_mode():
+            return self._rectified(batch)
+
+    def _rectified(self, batch):
+        return self.backbone(batch).clamp(max=self.clip)
+
+    def _signs(self, batch):
+        with torch.enable_grad():
+            batch = batch.detach().requires_grad_()
+            features = self._rectified(batch.clone())  # models may work in place
+            logits = (features @ self.weight.T + self.bias) / self.temperature
+            loss = cross_entropy(logits, logits.argmax(dim=1), reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, batch)
+        return torch.where(gradient >= 0, 1.0, -1.0)
+
+
+def make_odin_pipeline(
+    model,
+    *,
+    weights="DEFAULT",
+    noise=0.005,
+    temperature=1000.0,
+    percentile=None,
+    threshold=None,
+    contamination=0.05,
+    **parameters,
+):
+    """Make the ODIN detector, with or without ReAct's clip.
+
+    Its score is the maximum softmax probability of a perturbed image, at a temperature.
+
+    Parameters
+    ----------
+    model : str, callable or torch.nn.Module
+        The classifier, as in :class:`~reactood.TorchFeatureExtractor`.
+
+    weights : str, torchvision weights or None, default="DEFAULT"
+        Pretrained weights of a model given by name.
+
+    noise, temperature, percentile, threshold : float
+        Of the perturbation, as in `ODINFeatureExtractor`.
+
+    contamination : float, default=0.05
+        The share of the training images below the decision threshold, a fraction.
+
+    **parameters
+        Others of `ODINFeatureExtractor`: `preprocess`, `batch_size`, `device`,
+        `num_workers`, `verbose`.
+
+    Returns
+    -------
+    pipeline : sklearn.pipeline.Pipeline
+        With the steps `"extractor"` and `"detector"`: images in, decisions out.
+
+    See Also
+    --------
+    reactood.make_react_pipeline : MSP, energy and ReAct by the same contract.
+
+    Notes
+    -----
+    Scores are close to one over the number of classes, and differ in late digits, as a
+    temperature of 1000 has it. To search over `temperature`, set it in both steps.
+
+    Examples
+    --------
+    >>> from reactood.baselines import make_odin_pipeline
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> digits = load_digits_ood()
+    >>> odin = make_odin_pipeline(digits_classifier, noise=0.01).fit(digits.X_train)
+    >>> bool((odin.predict(digits.X_test) == 1).mean() > 0.8)
+    True
+    """
+    extractor = ODINFeatureExtractor(
+        model,
+        weights=weights,
+        noise=noise,
+        temperature=temperature,
+        percentile=percentile,
+        threshold=threshold,
+        **parameters,
+    )
+    detector = make_react_pipeline(
+        model,
+        weights=weights,
+        percentile=None,
+        score_function="msp",
+        temperature=temperature,
+        contamination=contamination,
+    )[-1]
+    return Pipeline([("extractor", extractor), ("detector", detector)])
