@@ -16,8 +16,10 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from reactood._blocks import take_rows
 from reactood._checks import id_rows
 from reactood._heads import LinearHead, make_head
+from reactood._percentile import column_percentiles, pooled_percentiles
 from reactood._sklearn import Interval, StrOptions, _fit_context
 
 __all__ = ["ASH", "BATS", "DICE", "SCALE", "VRAP", "BFAct"]
@@ -30,6 +32,9 @@ class _Rectifier(TransformerMixin, BaseEstimator):
     """Validates; what a rule learns and does is in ``_learn`` and ``_shape``."""
 
     _parameter_constraints: ClassVar[dict] = {}
+    allow_signed = (
+        True  # a parameter of the rules that assume activations of at least 0
+    )
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -50,7 +55,7 @@ class _Rectifier(TransformerMixin, BaseEstimator):
         """
         X = self._checked(X, reset=True)
         _, rows = id_rows(y, X)
-        self._learn(X if rows is None else X[rows])
+        self._learn(take_rows(X, rows))
         return self
 
     def transform(self, X):
@@ -71,7 +76,7 @@ class _Rectifier(TransformerMixin, BaseEstimator):
 
     def _checked(self, X, *, reset):
         X = validate_data(self, X, reset=reset, dtype=FLOATS)
-        if getattr(self, "allow_signed", True) or X.min() >= 0:
+        if self.allow_signed or X.min() >= 0:
             return X
         name = type(self).__name__
         raise ValueError(
@@ -89,7 +94,7 @@ class _Rectifier(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = not getattr(self, "allow_signed", True)
+        tags.input_tags.positive_only = not self.allow_signed
         return tags
 
 
@@ -227,9 +232,9 @@ class VRAP(OneToOneFeatureMixin, _Rectifier):
         self.allow_signed = allow_signed
 
     def _learn(self, X):
-        axis = 0 if self.per_unit else None
+        percentiles = column_percentiles if self.per_unit else pooled_percentiles
         self.low_, self.high_ = (
-            np.percentile(X, percentile, axis=axis) if given is None else float(given)
+            percentiles(X, [percentile]).percentiles[0] if given is None else given
             for percentile, given in (
                 (self.low_percentile, self.low),
                 (self.high_percentile, self.high),
@@ -305,7 +310,7 @@ class BFAct(OneToOneFeatureMixin, _Rectifier):
         self.allow_signed = allow_signed
 
     def _learn(self, X):
-        self.c_ = float(np.percentile(X, self.percentile))
+        (self.c_,) = pooled_percentiles(X, [self.percentile]).percentiles
         if self.c_ <= 0:
             raise ValueError(
                 f"percentile={self.percentile} of the activations is {self.c_:.3g}; "
