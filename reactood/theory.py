@@ -5,7 +5,7 @@ Before its ReLU, a unit is normal on in-distribution data, and skewed on other d
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import gamma, log_ndtr, ndtr, ndtri
 from scipy.stats import rv_continuous
 from sklearn.utils import Bunch, check_array
 
@@ -18,7 +18,6 @@ __all__ = [
 ]
 
 SQRT_2PI = np.sqrt(2 * np.pi)
-ABS_NORMAL_MOMENTS = 1.0, np.sqrt(2 / np.pi)  # E|N|^0 and E|N|^1
 QUANTILES = 1000  # of a unit's activations, which stand for all of them in a fit
 STARTS = 0.0, -0.6
 FEWEST = 10  # activations above 0 for three parameters
@@ -45,6 +44,11 @@ class EpsilonSkewNormal(rv_continuous):
         below = (1 + epsilon) * ndtr(x / (1 + epsilon))
         return np.where(x < 0, below, 1 - self._sf_above(x, epsilon))
 
+    def _logcdf(self, x, epsilon):
+        below = np.log1p(epsilon) + log_ndtr(x / (1 + epsilon))
+        above = np.log1p(-self._sf_above(np.maximum(x, 0), epsilon))
+        return np.where(x < 0, below, above)
+
     def _sf(self, x, epsilon):
         below = 1 - (1 + epsilon) * ndtr(x / (1 + epsilon))
         return np.where(x < 0, below, self._sf_above(x, epsilon))
@@ -63,20 +67,12 @@ class EpsilonSkewNormal(rv_continuous):
         return distance * np.where(below, -(1 + epsilon), 1 - epsilon)
 
     def _munp(self, n, epsilon):
-        moments = [*ABS_NORMAL_MOMENTS]
-        while len(moments) <= n:
-            moments.append((len(moments) - 1) * moments[-2])
-        sides = (1 - epsilon) ** (n + 1) + (-1) ** n * (1 + epsilon) ** (n + 1)
-        return moments[int(n)] * sides / 2
-
-    def _stats(self, epsilon):
-        mean = self._munp(1, epsilon)
-        return mean, self._munp(2, epsilon) - mean**2, None, None
+        of_abs_normal = 2 ** (n / 2) * gamma((n + 1) / 2) / np.sqrt(np.pi)
+        above, below = (1 - epsilon) ** (n + 1), (1 + epsilon) ** (n + 1)
+        return of_abs_normal * (above + (-1) ** n * below) / 2
 
 
-epsilon_skew_normal = EpsilonSkewNormal(
-    name="epsilon_skew_normal", shapes="epsilon", momtype=0
-)
+epsilon_skew_normal = EpsilonSkewNormal(name="epsilon_skew_normal", shapes="epsilon")
 
 
 def rectified_mean(mu, sigma, epsilon=0.0):
@@ -312,13 +308,7 @@ def _loss(parameters, positive, zero_share):
     """Return minus the mean log-likelihood of one sample."""
     mu, log_sigma, skew = parameters
     sigma, epsilon = np.exp(log_sigma), np.tanh(skew)
-    v = (positive - mu) / sigma
-    v = v / np.where(v < 0, 1 + epsilon, 1 - epsilon)
-    of_positive = -np.mean(v * v) / 2 - log_sigma - np.log(SQRT_2PI)
-    v = -mu / sigma
-    of_zero = (
-        np.log1p(epsilon) + log_ndtr(v / (1 + epsilon))
-        if v < 0
-        else np.log1p(-(1 - epsilon) * ndtr(-v / (1 - epsilon)))
-    )
+    law = epsilon_skew_normal
+    of_positive = np.mean(law._logpdf((positive - mu) / sigma, epsilon)) - log_sigma
+    of_zero = law._logcdf(-mu / sigma, epsilon)
     return -(1 - zero_share) * of_positive - zero_share * of_zero
