@@ -16,6 +16,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted
 
 from reactood._checks import id_rows
+from reactood._detectors import scoring_of
 from reactood._sklearn import (
     HasMethods,
     Interval,
@@ -323,9 +324,9 @@ def _most_rejected(alpha, n):
 
 
 def _scores(estimator, X):
-    for name in ("score_samples", "decision_function"):
-        if hasattr(estimator, name):
-            return np.asarray(getattr(estimator, name)(X), dtype=np.float64)
+    score = scoring_of(estimator)
+    if score is not None:
+        return np.asarray(score(X), dtype=np.float64)
     raise TypeError(
         f"{type(estimator).__name__} has neither score_samples nor decision_function; "
         "wanted an outlier detector that can score new samples (LocalOutlierFactor "

@@ -19,7 +19,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
     cross_validate,
 )
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import TensorDataset
 from torchvision.transforms.functional import to_tensor
@@ -331,6 +331,17 @@ def test_the_digits_are_tuned(surrogate):
         fitted.decision_function(digits.X_test[:20]),
     )
     assert not hasattr(pipeline[-1], "offset_")
+
+
+def test_features_are_tuned_in_a_pipeline_of_one_step(data, head):
+    X, y = data
+    alone = tune_percentile(ReActDetector(head), X[y == 1])
+    tuned = tune_percentile(make_pipeline(ReActDetector(head)), X[y == 1])
+    assert tuned.best_percentile_ == alone.best_percentile_
+    np.testing.assert_array_equal(
+        tuned.best_estimator_.score_samples(X), alone.best_estimator_.score_samples(X)
+    )
+    assert isinstance(tuned.best_estimator_, Pipeline)
 
 
 def test_features_are_tuned(data, head):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from sklearn.pipeline import Pipeline
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from reactood._detectors import parts_of
 from reactood.detector import ReActDetector
 
 # Okabe and Ito's, which colour-blind readers can tell apart.
@@ -34,18 +34,16 @@ def axes_and_figure(ax, **options):
 
 def activations(estimator, X):
     """Return the fitted detector, its features of ``X``, and these clipped."""
-    steps, detector = None, estimator
-    if isinstance(estimator, Pipeline):
-        steps, detector = estimator[:-1], estimator[-1]
+    steps, detector = parts_of(estimator)
     if not isinstance(detector, ReActDetector):
         kind = type(detector).__name__
+        place = "is" if detector is estimator else "ends in"
         raise TypeError(
-            f"estimator {'ends in' if steps is not None else 'is'} a {kind}, wanted a "
-            "fitted ReActDetector, or a Pipeline that ends in one. Of a fitted search, "
-            "pass best_estimator_."
+            f"estimator {place} a {kind}, wanted a fitted ReActDetector, or a Pipeline "
+            "that ends in one. Of a fitted search, pass best_estimator_."
         )
     check_is_fitted(detector)
-    features = steps.transform(X) if steps else X
+    features = X if steps is None else steps.transform(X)
     clipped = detector.rectify(features)
     if isinstance(features, torch.Tensor):
         features = features.cpu()
@@ -55,8 +53,7 @@ def activations(estimator, X):
 def score_method(estimator):
     """Return the name of the method that scores, and the threshold of its scores."""
     check_is_fitted(estimator)
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    offset = getattr(last, "offset_", None)
+    offset = getattr(parts_of(estimator)[1], "offset_", None)
     if offset is not None and hasattr(estimator, "score_samples"):
         return "score_samples", np.asarray(offset).item()
     if hasattr(estimator, "decision_function"):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from numbers import Integral
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from reactood._detectors import parts_of, scoring_of
 from reactood.metrics import _ranking
 from reactood.metrics._bootstrap import METRICS, metrics_of_resamples
 from reactood.metrics._table import OODReport
@@ -137,11 +137,7 @@ def ood_report(
     _check_options(tpr, n_bootstrap, confidence)
     sets = _named_sets(X_id, X_ood)
     check_is_fitted(detector)
-    steps = None
-    if isinstance(detector, Pipeline):
-        if len(detector.steps) > 1:
-            steps = detector[:-1]
-        detector = detector[-1]
+    steps, detector = parts_of(detector)
     score = _score_method(detector)
 
     def judge(X, name):
@@ -275,9 +271,9 @@ def _called(name):
 
 
 def _score_method(detector):
-    for method in ("score_samples", "decision_function"):
-        if hasattr(detector, method) and hasattr(detector, "predict"):
-            return getattr(detector, method)
+    score = scoring_of(detector)
+    if score is not None and hasattr(detector, "predict"):
+        return score
     raise TypeError(
         f"{type(detector).__name__} is no detector to judge; wanted one with predict, "
         "and with score_samples or decision_function. LocalOutlierFactor has them "

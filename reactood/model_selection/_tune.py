@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
+from reactood._detectors import parts_of
 from reactood.detector import ReActDetector
 from reactood.detector_cv import PERCENTILES, ReActDetectorCV
 from reactood.model_selection._surrogates import (
@@ -163,7 +164,7 @@ def tune_percentile(
         )
     chosen = clone(detector).set_params(percentile=percentile).fit(H, y)
     return Bunch(
-        best_estimator_=chosen if steps is None else _joined(estimator, steps, chosen),
+        best_estimator_=_joined(estimator, steps, chosen),
         best_percentile_=percentile,
         best_score_=float(results["mean_test_score"][best]),
         unclipped_score_=float(results["mean_test_score"][-1]),
@@ -175,9 +176,7 @@ def tune_percentile(
 
 def _parts(estimator):
     """Return the steps before the detector, None if there are none, and itself."""
-    steps, detector = None, estimator
-    if isinstance(estimator, Pipeline):
-        steps, detector = estimator[:-1], estimator[-1]
+    steps, detector = parts_of(estimator)
     if not isinstance(detector, ReActDetector) or isinstance(detector, ReActDetectorCV):
         raise TypeError(
             f"estimator is or ends in a {type(detector).__name__}, wanted a "
@@ -231,8 +230,11 @@ def _near(results, best):
     return results["param_percentile"][mean >= mean[best] - error].tolist()
 
 
-def _joined(pipeline, steps, detector):
-    """Return a pipeline of fitted parts, like the one that was given."""
-    joined = clone(pipeline)
-    joined.steps = [*steps.steps, (pipeline.steps[-1][0], detector)]
+def _joined(estimator, steps, detector):
+    """Return the fitted parts in the form that was given: a pipeline, or none."""
+    if not isinstance(estimator, Pipeline):
+        return detector
+    joined = clone(estimator)
+    before = [] if steps is None else steps.steps
+    joined.steps = [*before, (estimator.steps[-1][0], detector)]
     return joined

@@ -1,0 +1,18 @@
+"""Outlier detectors of any make: what stands before them, and what scores."""
+
+from sklearn.pipeline import Pipeline
+
+
+def parts_of(estimator):
+    """Return the steps before the last one, None where there are none, and the last."""
+    if not isinstance(estimator, Pipeline):
+        return None, estimator
+    return estimator[:-1] if len(estimator) > 1 else None, estimator[-1]
+
+
+def scoring_of(detector):
+    """Return the method that scores: the higher, the more in-distribution; or None."""
+    for name in ("score_samples", "decision_function"):
+        if hasattr(detector, name):
+            return getattr(detector, name)
+    return None
