@@ -3,14 +3,19 @@
 import numpy as np
 
 
+def percentile_of(detector):
+    """Return the percentile that a fitted detector's clip is; None if it is none."""
+    if getattr(detector, "threshold", None) is not None:
+        return None
+    percentile = getattr(detector, "percentile", None)
+    return getattr(detector, "best_percentile_", percentile)
+
+
 def summary_html(detector):
     """Return a table of the percentile, the clip and the offset; "" before `fit`."""
     if not hasattr(detector, "offset_"):
         return ""
-    percentile = getattr(detector, "percentile", None)
-    percentile = getattr(detector, "best_percentile_", percentile)
-    if getattr(detector, "threshold", None) is not None:
-        percentile = None
+    percentile = percentile_of(detector)
     clip = np.asarray(detector.activation_threshold_)
     shown = f"{clip.min():.4g}"
     if clip.ndim:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from reactood._summary import percentile_of
 from reactood.inspection._common import (
     CLIP_COLOR,
     ID_COLOR,
@@ -131,10 +132,6 @@ class ActivationHistogramDisplay:
         """
         detector, features, clipped = activations(estimator, X)
         counts, bin_edges = np.histogram(features[features != 0], bins)
-        learned = getattr(detector, "threshold", None) is None
-        percentile = getattr(detector, "best_percentile_", None)
-        if percentile is None and learned:
-            percentile = getattr(detector, "percentile", None)
         return cls(
             counts=counts,
             bin_edges=bin_edges,
@@ -143,7 +140,7 @@ class ActivationHistogramDisplay:
             below_share=np.mean(features < clipped).item(),
             threshold=detector.activation_threshold_,
             lower_threshold=detector.lower_activation_threshold_,
-            percentile=percentile,
+            percentile=percentile_of(detector),
         ).plot(ax)
 
     def plot(self, ax=None):

@@ -116,7 +116,7 @@ class ReductionDisplay:
             If features are negative, if the detector does not clip or clips from
             below too, or if `y` does not hold 1 and -1, one for each sample.
         """
-        detector, features, _ = activations(estimator, X)
+        detector, features, clipped = activations(estimator, X)
         c = detector.activation_threshold_
         if not np.isfinite(c).all() or np.any(detector.lower_activation_threshold_ > 0):
             raise ValueError(
@@ -126,10 +126,11 @@ class ReductionDisplay:
             )
         is_id = id_mask(y, len(features))
         sides: dict = {}
-        for name, rows in (("id", features[is_id]), ("ood", features[~is_id])):
-            fit = fit_activations(rows)
+        for name, rows in (("id", is_id), ("ood", ~is_id)):
+            fit = fit_activations(features[rows])
             known = np.isfinite(fit.mu)
-            taken = np.maximum(rows - c, 0).mean(axis=0, dtype=np.float64)
+            excess = features[rows] - clipped[rows]
+            taken = excess.mean(axis=0, dtype=np.float64)
             predicted = np.full_like(fit.mu, np.nan)
             clip = np.broadcast_to(c, known.shape)[known]
             predicted[known] = mean_reduction(
