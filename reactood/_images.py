@@ -219,6 +219,21 @@ def list_folder(folder):
     return files
 
 
+def pixels_of(item):
+    """Return an image as an array, channels last where it has an axis for them.
+
+    Of uint8, or floats as they are: of images that are already preprocessed.
+    """
+    if isinstance(item, Image.Image):
+        return np.asarray(as_rgb_or_grey(item))
+    if not isinstance(item, np.ndarray | torch.Tensor):
+        return np.asarray(read_image(item))
+    array = np.asarray(item.detach().cpu() if torch.is_tensor(item) else item)
+    if array.ndim == 3 and (array.dtype != np.uint8 or not channels_last(array.shape)):
+        array = np.moveaxis(array, 0, -1)
+    return array
+
+
 def channels_last(shape):
     """Tell (H, W, C) from (C, H, W); raise where neither fits."""
     if len(shape) == 2 or shape[-1] in CHANNELS:

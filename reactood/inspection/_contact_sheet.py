@@ -3,11 +3,10 @@
 import os
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.utils import check_array, column_or_1d
 
-from reactood._images import as_rgb_or_grey, channels_last, read_image
+from reactood._images import pixels_of
 from reactood._inputs import image_items
 from reactood.detector import ReActDetector
 from reactood.inspection._common import (
@@ -253,29 +252,23 @@ class ContactSheetDisplay:
 
 def _displayable(item):
     """Return one image as matplotlib draws it."""
-    if isinstance(item, str | os.PathLike):
-        return np.asarray(read_image(item))
-    if isinstance(item, Image.Image):
-        return np.asarray(as_rgb_or_grey(item))
-    if isinstance(item, torch.Tensor):
-        item = item.detach().cpu().numpy()
-    if not isinstance(item, np.ndarray) or item.ndim not in (2, 3):
+    n_axes = getattr(item, "ndim", None)
+    if not isinstance(item, str | os.PathLike | Image.Image) and n_axes not in (2, 3):
         got = f"{type(item).__name__} of shape {getattr(item, 'shape', 'unknown')}"
         raise TypeError(
             f"An image is a {got}; wanted a path, a PIL image, or an array of shape "
             "(height, width[, channels]) or (channels, height, width)."
         )
-    if item.dtype != np.uint8:
-        return _scaled(item)
-    if not channels_last(item.shape):
-        item = np.moveaxis(item, 0, -1)
-    return item[..., 0] if item.shape[2:] == (1,) else item
+    pixels = pixels_of(item)
+    if pixels.dtype != np.uint8:
+        return _scaled(pixels)
+    return pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
 
 
 def _scaled(image):
-    """Stretch a preprocessed image, (channels, height, width), to [0, 1]."""
+    """Stretch a preprocessed image to [0, 1]."""
     image = image.astype(np.float64)
-    if image.ndim == 3:  # only three channels are colours
-        image = np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(axis=0)
+    if image.ndim == 3 and image.shape[2] != 3:  # only three channels are colours
+        image = image.mean(axis=2)
     low, spread = image.min(), np.ptp(image)
     return (image - low) / (spread or 1)

@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_random_state
 from torch.utils.data import Dataset
 
 from reactood._batches import image_in
-from reactood._images import as_rgb_or_grey, channels_last, read_image
+from reactood._images import channels_last, pixels_of
 from reactood._inputs import image_items
 
 __all__ = ["make_surrogate_features", "make_surrogate_ood"]
@@ -183,15 +183,7 @@ class _Images:
 
     def pixels(self, row):
         """Return an image's pixels, and whether they are of 8 bits."""
-        item = self[row]
-        if isinstance(item, np.ndarray | torch.Tensor):
-            array = np.asarray(item.detach().cpu() if torch.is_tensor(item) else item)
-            if array.dtype != np.uint8 or not channels_last(array.shape):
-                array = np.moveaxis(array, 0, -1)
-        elif isinstance(item, Image.Image):
-            array = np.asarray(as_rgb_or_grey(item))
-        else:
-            array = np.asarray(read_image(item))
+        array = pixels_of(self[row])
         return array.reshape(*array.shape[:2], -1).astype(np.float64)
 
     def is_8_bit(self, row):
