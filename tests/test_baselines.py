@@ -9,6 +9,7 @@ import torch
 from scipy.spatial.distance import mahalanobis
 from sklearn.base import clone
 from sklearn.covariance import LedoitWolf
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -203,6 +204,22 @@ def test_odin_in_a_search(images):
         cv=OODSplit(2, random_state=0),
     ).fit(X, y)
     assert search.best_score_ > 0.8
+
+
+def test_odin_whose_clip_fails_is_not_fitted(net, images):
+    extractor = ODINFeatureExtractor(net, noise=0.1, percentile=1)
+    with pytest.raises(ValueError, match="percent"):
+        extractor.fit(images)
+    with pytest.raises(NotFittedError):
+        extractor.transform(images)
+
+
+def test_odin_that_fails_to_fit_again_goes_on_perturbing(net, images):
+    extractor = ODINFeatureExtractor(net, noise=0.1, temperature=1.0).fit(images)
+    before = extractor.transform(images)
+    with pytest.raises(ValueError, match="percent"):
+        extractor.set_params(percentile=1).fit(images)
+    np.testing.assert_array_equal(extractor.transform(images), before)
 
 
 def test_odin_errors(net, images):

@@ -1,5 +1,6 @@
 """ODIN: features of images that were moved a little towards their class."""
 
+import copy
 from numbers import Real
 
 import torch
@@ -101,6 +102,8 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
     cache = None
     on_error = "raise"
 
+    activation_threshold_: float
+
     _parameter_constraints = {
         name: TorchFeatureExtractor._parameter_constraints[name]
         for name in (
@@ -167,13 +170,14 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
         ValueError
             As in :class:`~reactood.TorchFeatureExtractor`; if the clip is degenerate.
         """
-        self.__dict__.pop("activation_threshold_", None)
         super().fit(X, y)
         clip = float("inf")
         if self.threshold is not None:
             clip = float(self.threshold)
         elif self.percentile is not None:
-            features = super().transform(X)  # unperturbed while there is no clip
+            unmoved = copy.copy(self)
+            unmoved.noise, unmoved.activation_threshold_ = 0, clip
+            features = unmoved.transform(X)
             _, rows = id_rows(y, features)
             _, clip = learn_clip(
                 features,
@@ -207,10 +211,11 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
         """
         return self.fit(X, y).transform(X, out=out)
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "activation_threshold_")
+
     def _get_engine(self, device, batch_size):
         plain = super()._get_engine(device, batch_size)
-        if not hasattr(self, "activation_threshold_"):
-            return plain
         head = tuple(torch.as_tensor(part, device=device) for part in self.head_)
         return _Perturbing(
             plain.backbone,
