@@ -8,20 +8,16 @@ photo calibrates, the others are evaluated against the textures. The reference n
 come from an implementation in NumPy that shares no code with this package.
 """
 
-import argparse
-import importlib.util
-import os
 import time
-from pathlib import Path
 
 import numpy as np
+from _real_images import arguments, find_folder, load_model
 from _timing import limit_threads, machine, print_table, verdict
 from sklearn.metrics import roc_auc_score
 
 from reactood import ReActDetector, TorchFeatureExtractor
 from reactood.metrics import fpr_at_tpr
 
-DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
 PERCENTILES = None, 99, 95, 90, 85, 80, 65
 REFERENCE = {  # AUROC and FPR95 in percent, one pair per percentile
     "energy": [
@@ -57,24 +53,13 @@ AUROC_BAR, FPR95_BAR = 0.3, 1.5  # points
 
 def main():
     """Extract features once, then print every table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder; default: $REACTOOD_DATA")
-    parser.add_argument("--threads", type=int, help="of NumPy and torch")
+    parser = arguments(__doc__)
     parser.add_argument("--engine", default="eager", help="of the extractor")
     parser.add_argument("--precision", default="float32", help="of the extractor")
     options = parser.parse_args()
     limit_threads(options.threads)
-    folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
-    missing = [
-        name
-        for name in ("mobilenet_v2.py", "imagenet-sample", "textures")
-        if not (folder / name).exists()
-    ]
-    if missing:
-        print(
-            f"Skipped: the data folder has no {', '.join(missing)}. Give one that has "
-            "by --data DIR or in the environment variable REACTOOD_DATA."
-        )
+    folder = find_folder(options)
+    if folder is None:
         return
     print(machine() + "\n")
     photos, textures, head = extract(folder, options)
@@ -86,9 +71,7 @@ def main():
 
 def extract(folder, options):
     """Return the features of photos and textures, and the classifier's head."""
-    spec = importlib.util.spec_from_file_location("model", folder / "mobilenet_v2.py")
-    model = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(model)
+    model = load_model(folder)
     extractor = TorchFeatureExtractor(
         model.load,
         preprocess=model.preprocess(),

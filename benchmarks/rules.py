@@ -7,14 +7,10 @@ are told from the textures. Nothing is tuned: parameters are the defaults, or th
 named.
 """
 
-import argparse
-import importlib.util
-import os
-from pathlib import Path
-
 import numpy as np
+from _real_images import arguments, find_folder, list_images, load_model
 from _timing import limit_threads, machine, print_table
-from imagenet_sample import DEFAULT, extract
+from imagenet_sample import extract
 from sklearn.covariance import LedoitWolf
 from sklearn.pipeline import make_pipeline
 
@@ -29,17 +25,14 @@ SCORES = "msp", "max_logit", "energy"
 
 def main():
     """Extract features once, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder; default: $REACTOOD_DATA")
-    parser.add_argument("--threads", type=int, help="of NumPy and torch")
+    parser = arguments(__doc__)
     parser.add_argument("--engine", default="eager", help="of the extractor")
     parser.add_argument("--precision", default="float32", help="of the extractor")
     parser.add_argument("--odin", action="store_true", help="ODIN too: minutes")
     options = parser.parse_args()
     limit_threads(options.threads)
-    folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
-    if not (folder / "imagenet-sample").is_dir():
-        print("Skipped: no folder of real images (--data DIR or REACTOOD_DATA).")
+    folder = find_folder(options)
+    if folder is None:
         return
     print(machine() + "\n")
     photos, textures, head = extract(folder, options)
@@ -96,13 +89,8 @@ def detectors(head):
 
 def odin(folder, y):
     """Return rows for ODIN, each of which passes all images through the network."""
-    spec = importlib.util.spec_from_file_location("model", folder / "mobilenet_v2.py")
-    model = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(model)
-    photos, textures = (
-        sorted(map(str, (folder / name).rglob("*.*")))
-        for name in ("imagenet-sample", "textures")
-    )
+    model = load_model(folder)
+    photos, textures = list_images(folder)
     rows = []
     for percentile in (None, 90):
         for noise in NOISE:
@@ -115,7 +103,7 @@ def odin(folder, y):
             extractor, detector = pipeline
             extractor.fit(photos[::2])
             X = extractor.transform([*photos[1::2], *textures])
-            scores = detector.fit(X).score_samples(X)
+            scores = detector.fit(X).score_samples(X)  # its threshold is not used
             clip = "" if percentile is None else f", clip at {percentile}"
             rows.append((f"ODIN, noise {noise:g}{clip}", judged(scores, y)))
     return rows

@@ -6,15 +6,11 @@ The folder is that of `imagenet_sample.py`. Every second photo chooses a percent
 surrogates made of it; the other photos are told from the textures with that percentile.
 """
 
-import argparse
-import importlib.util
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
+from _real_images import arguments, find_folder, list_images, load_model
 from _timing import limit_threads, machine, print_table
-from imagenet_sample import DEFAULT
 
 from reactood import ReActDetector, make_react_pipeline
 from reactood.metrics import auroc, fpr_at_tpr
@@ -26,21 +22,14 @@ PERCENTILES = 65, 70, 75, 80, 85, 87.5, 90, 92.5, 95, 97.5, 99
 
 def main():
     """Extract features once for each kind, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder; default: $REACTOOD_DATA")
-    parser.add_argument("--threads", type=int, help="of NumPy and torch")
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     limit_threads(options.threads)
-    folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
-    if not (folder / "imagenet-sample").is_dir():
-        print("Skipped: no folder of real images (--data DIR or REACTOOD_DATA).")
+    folder = find_folder(options)
+    if folder is None:
         return
     print(machine() + "\n")
-    spec = importlib.util.spec_from_file_location("model", folder / "mobilenet_v2.py")
-    model = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(model)
-    photos = sorted(map(str, (folder / "imagenet-sample").rglob("*.*")))
-    textures = sorted(map(str, (folder / "textures").rglob("*.*")))
+    model = load_model(folder)
+    photos, textures = list_images(folder)
     pipeline = make_react_pipeline(model.load, preprocess=model.preprocess())
     extractor = pipeline[:-1].fit(photos[:4])
     H = extractor.transform(photos)

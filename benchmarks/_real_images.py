@@ -1,0 +1,43 @@
+"""The folder of a real classifier and real images, for the benchmarks that need one."""
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+
+DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
+WANTED = "mobilenet_v2.py", "imagenet-sample", "textures"
+
+
+def arguments(doc):
+    """Return a parser of what all of these benchmarks take."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder; default: $REACTOOD_DATA")
+    parser.add_argument("--threads", type=int, help="of NumPy and torch")
+    return parser
+
+
+def find_folder(options):
+    """Return the folder, or None where something is missing, which is printed."""
+    folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
+    missing = [name for name in WANTED if not (folder / name).exists()]
+    if not missing:
+        return folder
+    print(
+        f"Skipped: the data folder has no {', '.join(missing)}. Give one that has by "
+        "--data DIR or in the environment variable REACTOOD_DATA."
+    )
+    return None
+
+
+def load_model(folder):
+    """Return the module that has `load()` and `preprocess()`."""
+    spec = importlib.util.spec_from_file_location("model", folder / "mobilenet_v2.py")
+    model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model)
+    return model
+
+
+def list_images(folder):
+    """Return the paths of the photos and of the textures, sorted."""
+    return [sorted(map(str, (folder / name).rglob("*.*"))) for name in WANTED[1:]]
