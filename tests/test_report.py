@@ -52,6 +52,15 @@ class Given(OutlierMixin, BaseEstimator):
         return np.where(self.score_samples(X) >= 0, 1, -1)
 
 
+def all_metrics(id_scores, ood_scores, tpr):
+    """Return what the metrics say, in the order of `FUNCTIONS`."""
+    y = labelled(id_scores, ood_scores)
+    return [
+        function(*y, **({"tpr": tpr} if name == "fpr" else {}))
+        for name, function in FUNCTIONS.items()
+    ]
+
+
 def column(*values):
     return np.asarray(values, dtype=float)[:, None]
 
@@ -81,10 +90,8 @@ def test_rows_hold_what_the_metrics_return(sets, tpr):
     report = ood_report(Given().fit([[0]]), X_id, X_ood, tpr=tpr, n_bootstrap=None)
     for name, X in X_ood.items():
         row = report[name]
-        y_true, y_score = labelled(X_id[:, 0], X[:, 0])
-        for metric, function in FUNCTIONS.items():
-            options = {"tpr": tpr} if metric == "fpr" else {}
-            assert row[metric] == pytest.approx(function(y_true, y_score, **options))
+        expected = all_metrics(X_id[:, 0], X[:, 0], tpr)
+        assert [row[metric] for metric in FUNCTIONS] == pytest.approx(expected)
         assert row["n"] == len(X)
         assert row["ood_rejected"] == np.mean(X < 0)
     assert report.n_id == len(X_id)
@@ -133,11 +140,7 @@ def test_counts_give_what_the_metrics_return_for_a_resample(
         rejected(ood_scores, ood_drawn, id_scores),
         tpr,
     )
-    y_true, y_score = labelled(id_drawn, ood_drawn)
-    expected = [
-        function(y_true, y_score, **({"tpr": tpr} if name == "fpr" else {}))
-        for name, function in FUNCTIONS.items()
-    ]
+    expected = all_metrics(id_drawn, ood_drawn, tpr)
     np.testing.assert_allclose(found[0], expected, atol=1e-12)
 
 
@@ -152,11 +155,7 @@ def test_replicates_are_those_of_a_plain_bootstrap(rng):
     for replicate in expected:
         id_drawn = rng.choice(id_scores, len(id_scores))
         for row, scores in zip(replicate, ood_scores, strict=True):
-            y = labelled(id_drawn, rng.choice(scores, len(scores)))
-            row[:] = [
-                function(*y, **({"tpr": 0.9} if name == "fpr" else {}))
-                for name, function in FUNCTIONS.items()
-            ]
+            row[:] = all_metrics(id_drawn, rng.choice(scores, len(scores)), 0.9)
     spread = expected.std(axis=0)
     np.testing.assert_allclose(found.mean(axis=0), expected.mean(axis=0), atol=0.01)
     np.testing.assert_allclose(found.std(axis=0), spread, rtol=0.12)
