@@ -1,6 +1,9 @@
-"""The command line: ``python -m reactood demo``."""
+"""The command line: ``python -m reactood demo`` and ``benchmark``."""
 
 import argparse
+import sys
+
+from reactood._benchmark import cli
 
 
 def main(arguments=None):
@@ -22,9 +25,15 @@ def main(arguments=None):
         metavar="FILE",
         help="where to write the picture (default: %(default)s)",
     )
+    cli.add_parser(commands)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(arguments)
+    # Imports come late, so that --help does not import torch.
+    if options.command == "benchmark":
+        cli.run(options, arguments)
+        return
 
-    from reactood._demo import run  # late, so that --help does not import torch
+    from reactood._demo import run
 
     run(options.out)
 

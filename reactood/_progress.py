@@ -4,7 +4,7 @@ import contextlib
 import warnings
 
 
-def progress_bar(total, verbose):
+def progress_bar(total, verbose, desc="features"):
     """Return a context manager whose value has ``update(n)``."""
     if not verbose:
         return contextlib.nullcontext(_Silent())
@@ -18,7 +18,7 @@ def progress_bar(total, verbose):
             stacklevel=5,
         )
         return contextlib.nullcontext(_Silent())
-    return tqdm(total=total, desc="features", unit="img")
+    return tqdm(total=total, desc=desc, unit="img")
 
 
 class _Silent:

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.distance import mahalanobis
 from sklearn.base import clone
 from sklearn.covariance import LedoitWolf
@@ -19,8 +20,11 @@ from reactood import TorchFeatureExtractor
 from reactood.baselines import (
     MahalanobisDetector,
     ODINFeatureExtractor,
+    clip_layer,
     make_odin_pipeline,
+    with_statistics_of,
 )
+from reactood.baselines._layer import _AsRGB
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.metrics import ood_report
 from reactood.model_selection import OODSplit
@@ -227,3 +231,129 @@ def test_odin_errors(net, images):
         ODINFeatureExtractor(net, noise=-1).fit(images)
     with pytest.raises(TypeError, match="cache"):
         make_odin_pipeline(net, cache="folder")
+
+
+# -------------------------------------------------- the clip after an earlier layer
+
+
+def layer_values(network, layer, X):
+    """Return what a layer of a network puts out."""
+    seen = []
+    hook = network.get_submodule(layer).register_forward_hook(
+        lambda module, args, output: seen.append(output)
+    )
+    with torch.no_grad():
+        network(torch.from_numpy(X))
+    hook.remove()
+    return seen[0]
+
+
+def test_clip_layer_agrees_with_hooks():
+    digits = load_digits_ood()
+    X = digits.X_train[:80]
+    net = digits_classifier()
+    values = layer_values(net, "features.2", X)
+    c = np.percentile(values.numpy(), 85)
+    extractor = TorchFeatureExtractor(digits_classifier)
+    clipped = clip_layer(extractor, "features.2", X, percentile=85, n_values=10**6)
+    net.features[2].register_forward_hook(
+        lambda module, args, output: output.clamp(max=float(c))
+    )
+    with torch.no_grad():
+        expected = net.features(torch.from_numpy(digits.ood["letters"]))
+    found = clipped.fit(X).transform(digits.ood["letters"])
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert not hasattr(extractor, "n_features_out_")  # not fitted
+
+
+def test_clip_layer_samples_values():
+    digits = load_digits_ood()
+    X = digits.X_train[:200]
+    extractor = TorchFeatureExtractor(digits_classifier)
+    clips = [
+        clip_layer(extractor, "features.2", X, n_values=n).model.features[2][1].c
+        for n in (100, 10**6)
+    ]
+    assert clips[0] == pytest.approx(clips[1], rel=0.1)
+    assert clips[0] != clips[1]
+
+
+def test_clip_layer_leaves_the_users_module_alone(net, rng):
+    X = rng.random((6, 3, 8, 8), dtype=np.float32)
+    before = copy.deepcopy(net.state_dict())
+    children = [*net.children()]
+    clip_layer(TorchFeatureExtractor(net), "2", X)
+    assert [*net.children()] == children and net.training
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_clip_layer_keeps_the_transform_of_named_weights(photos):
+    extractor = TorchFeatureExtractor("resnet18", weights=None, preprocess=ToSmall())
+    clipped = clip_layer(extractor, "layer1", photos)
+    assert clipped.fit_transform(photos).shape == (len(photos), 512)
+    grey = [Image.open(path).convert("L") for path in photos]
+    assert _AsRGB(ToSmall())(grey[0]).shape == (3, 32, 32)
+
+
+class ToSmall:
+    """Makes a small tensor of a picture."""
+
+    def __call__(self, image):
+        pixels = np.asarray(image.convert("RGB").resize((32, 32)), dtype=np.float32)
+        return torch.from_numpy(pixels / 255).permute(2, 0, 1)
+
+
+def test_clip_layer_says_what_is_wrong():
+    digits = load_digits_ood()
+    extractor = TorchFeatureExtractor(digits_classifier)
+    with pytest.raises(ValueError, match=r"'feature\.2' is not in DigitsNet.*features"):
+        clip_layer(extractor, "feature.2", digits.X_train)
+    with pytest.raises(ValueError, match=r"percentile=0\.9.* is 0"):
+        clip_layer(extractor, "features.2", digits.X_train, percentile=0.9)
+    with pytest.raises(ValueError, match="in percent"):
+        clip_layer(extractor, "features.2", digits.X_train, percentile=101)
+
+
+# ---------------------------------------------------------- statistics of other images
+
+
+def test_statistics_of_one_batch_are_those_of_training_mode():
+    digits = load_digits_ood()
+    X = digits.ood["letters"][:100]
+    net = digits_classifier()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train()
+    with torch.no_grad():
+        expected = net.features(torch.from_numpy(X)).numpy()
+    extractor = TorchFeatureExtractor(digits_classifier, batch_size=100)
+    found = with_statistics_of(extractor, X).fit_transform(X)
+    # Running variances are unbiased, those of a batch are not.
+    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-2)
+    plain = extractor.fit_transform(X)
+    assert np.abs(plain - expected).max() > 0.5
+
+
+def test_statistics_of_the_training_images_change_little():
+    digits = load_digits_ood()
+    extractor = TorchFeatureExtractor(digits_classifier).fit(digits.X_train)
+    same = with_statistics_of(extractor, digits.X_train).fit(digits.X_train)
+    before, after = (e.transform(digits.X_test) for e in (extractor, same))
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.99
+
+
+def test_statistics_leave_the_users_module_alone(net, rng):
+    X = rng.random((8, 3, 8, 8), dtype=np.float32)
+    before = copy.deepcopy(net.state_dict())
+    with_statistics_of(TorchFeatureExtractor(net), X)
+    assert net.training
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_statistics_say_what_is_wrong():
+    digits = load_digits_ood()
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
+    with pytest.raises(ValueError, match="Sequential has no batch normalisation"):
+        with_statistics_of(TorchFeatureExtractor(plain), digits.X_test)

@@ -224,19 +224,28 @@ def _as_input(grey):
 
 
 def _photo_patches(name):
+    return _as_input(photo_tiles(name, 8, PHOTO_SCALES) * LEVELS)
+
+
+def photo_tiles(name, size, scales):
+    """Cut one of scikit-learn's photos into small grey images, at several scales.
+
+    Values are multiples of 1/16 in [0, 1]; plain tiles are left out.
+    """
     # Integers up to the last division: no sum can round differently elsewhere.
     grey = load_sample_image(name).astype(np.int64) @ np.array([299, 587, 114])
-    patches = np.concatenate([_tiles(grey, scale) for scale in PHOTO_SCALES])
-    patches = np.rint(patches / 255_000 * LEVELS)
-    return _as_input(patches[np.ptp(patches, axis=(1, 2)) >= MIN_CONTRAST])
+    tiles = np.concatenate([_tiles(grey, size, scale) for scale in scales])
+    tiles = np.rint(tiles / 255_000 * LEVELS)
+    return tiles[np.ptp(tiles, axis=(1, 2)) >= MIN_CONTRAST] / LEVELS
 
 
-def _tiles(grey, scale):
-    """Cut a picture into 8 x 8 tiles that do not overlap, of scale x scale means."""
-    rows, columns = (size // (8 * scale) for size in grey.shape)
-    grey = grey[: rows * 8 * scale, : columns * 8 * scale]
+def _tiles(grey, size, scale):
+    """Cut a picture into square tiles that do not overlap, of scale x scale means."""
+    rows, columns = (length // (size * scale) for length in grey.shape)
+    grey = grey[: rows * size * scale, : columns * size * scale]
     means = block_sums(grey, scale) / scale**2
-    return means.reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 8, 8)
+    tiles = means.reshape(rows, size, columns, size).swapaxes(1, 2)
+    return tiles.reshape(-1, size, size)
 
 
 def block_sums(grey, size):

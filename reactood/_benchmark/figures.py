@@ -1,0 +1,47 @@
+"""The figures of a report: the paper's first figure, for the model at hand."""
+
+import io
+
+import numpy as np
+
+from reactood.detector import ReActDetector
+from reactood.inspection import ActivationProfileDisplay, ScoreDistributionDisplay
+
+DPI = 110
+
+
+def draw(benchmark):
+    """Return (caption, PNG) pairs; none without matplotlib, or without a clip."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return []
+    calibration, test, *ood = benchmark.features.values()
+    setting = benchmark.setting
+    plain = ReActDetector(setting.head, percentile=None).fit(calibration)
+    try:
+        clipped = ReActDetector(
+            setting.head, percentile=setting.percentile, threshold=setting.threshold
+        ).fit(calibration)
+    except ValueError:
+        return []
+    drawn = []
+    for name, X in zip(benchmark.task.ood, ood, strict=True):
+        figure = Figure(figsize=(15, 4), layout="constrained")
+        axes = figure.subplots(1, 3)
+        both = np.concatenate([test, X])
+        y = np.repeat([1, -1], [len(test), len(X)])
+        ScoreDistributionDisplay.from_estimator(plain, both, y, ax=axes[0])
+        ActivationProfileDisplay.from_estimator(clipped, both, y, ax=axes[1])
+        ScoreDistributionDisplay.from_estimator(clipped, both, y, ax=axes[2])
+        titles = "Energy, without the clip", "Activations", "Energy, with the clip"
+        for ax, title in zip(axes, titles, strict=True):
+            ax.set_title(title)
+        stream = io.BytesIO()
+        figure.savefig(stream, dpi=DPI)
+        caption = (
+            f"{name}: scores of ID and OOD images without the clip, the activations of "
+            "each unit, and scores with the clip."
+        )
+        drawn.append((caption, stream.getvalue()))
+    return drawn

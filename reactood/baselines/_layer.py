@@ -1,0 +1,170 @@
+"""The clip after an earlier layer of the network."""
+
+import copy
+
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from reactood._networks import build_network
+from reactood._percentile import pooled_percentiles
+
+
+class _Clip(nn.Module):
+    """Activations of at most ``c``."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.c = c
+
+    def forward(self, x):
+        """Return ``x``, clipped."""
+        return x.clamp(max=self.c)
+
+
+class _Sample(nn.Module):
+    """Some activations of each image, at the same random places of all."""
+
+    def __init__(self, n_values):
+        super().__init__()
+        self.n_values = n_values
+
+    def forward(self, x):
+        """Return activations of shape (n, at most `n_values`)."""
+        return _sample(x, self.n_values)
+
+
+@torch.fx.wrap  # sizes are known only when images pass
+def _sample(x, n_values):
+    x = x.flatten(1)
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randperm(x.shape[1], generator=generator)[:n_values]
+    return x[:, places.to(x.device)]
+
+
+class _AsRGB:
+    """The transform of a model's weights, for files of any colours."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __call__(self, image):
+        return self.transform(image.convert("RGB"))
+
+
+class _Tapped(nn.Module):
+    """A layer with a side branch, whose output is for the extractor alone."""
+
+    def __init__(self, layer, branch):
+        super().__init__()
+        self.layer = layer
+        self.branch = branch
+
+    def forward(self, x):
+        """Return what the layer returns."""
+        x = self.layer(x)
+        self.branch(x)
+        return x
+
+
+def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
+    """Clip the activations after an earlier layer, as ReAct does after the last.
+
+    The paper clips the pooled features in front of the head, and compares with clips
+    after earlier layers [1]_. There activations are maps: each value is clipped, before
+    any average over positions.
+
+    Parameters
+    ----------
+    extractor : TorchFeatureExtractor
+        For the model without the clip, fitted or not; it stays as it is.
+
+    layer : str
+        Dotted name of a module of the model, as in `dict(model.named_modules())`,
+        whose output is one tensor.
+
+    X : images
+        In-distribution images, of any kind that the extractor takes.
+
+    percentile : float, default=90.0
+        Percentile of the activations after that layer, in percent.
+
+    n_values : int, default=4096
+        Activations of each image to learn from, at random places that are the same for
+        all images. All of them where a layer has no more.
+
+    Returns
+    -------
+    clipped : TorchFeatureExtractor
+        An unfitted extractor whose model is a copy with the clip; score its features
+        with `percentile=None`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer, or if the clip would not be above 0: then more
+        activations are 0 than the percentile says, and nothing would come through.
+
+    See Also
+    --------
+    reactood.ReActDetector : Clips in front of the head.
+
+    References
+    ----------
+    .. [1] Y. Sun, C. Guo, Y. Li, "ReAct: Out-of-distribution Detection With Rectified
+       Activations", NeurIPS 2021, :arxiv:`2111.12797`.
+
+    Examples
+    --------
+    >>> from reactood import TorchFeatureExtractor
+    >>> from reactood.baselines import clip_layer
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> digits = load_digits_ood()
+    >>> extractor = TorchFeatureExtractor(digits_classifier)
+    >>> clipped = clip_layer(extractor, "features.2", digits.X_train[:50])
+    >>> clipped.fit_transform(digits.X_test[:10]).shape
+    (10, 96)
+    """
+    if not 0 < percentile <= 100:
+        raise ValueError(
+            f"percentile={percentile}, wanted one in (0, 100], in percent."
+        )
+    network, transform = build_network(extractor.model, extractor.weights)
+
+    def changed(join, module, **changes):
+        model = _replaced(copy.deepcopy(network), layer, join, module)
+        return with_model(extractor, model, transform).set_params(**changes)
+
+    branch = {"layer": f"{layer}.branch", "cache": None}
+    values = changed(_Tapped, _Sample(n_values), **branch).fit_transform(X)
+    (c,) = pooled_percentiles(values, [percentile]).percentiles
+    if c <= 0:
+        raise ValueError(
+            f"percentile={percentile} of the activations after {layer!r} is {c:.3g}; "
+            "wanted a clip above 0. Choose a higher percentile."
+        )
+    return changed(nn.Sequential, _Clip(float(c)), layer=None)
+
+
+def with_model(extractor, model, transform):
+    """Return an unfitted extractor for another model with the same preprocessing."""
+    changed = clone(extractor).set_params(model=model)
+    if extractor.preprocess == "auto" and transform is not None:
+        changed.set_params(preprocess=_AsRGB(transform))
+    return changed
+
+
+def _replaced(network, layer, join, module):
+    """Replace a layer of ``network``, in place, by the join of it and another."""
+    parent, _, name = layer.rpartition(".")
+    try:
+        owner = network.get_submodule(parent)
+        before = owner.get_submodule(name)
+    except AttributeError:
+        names = [name for name, _ in network.named_modules() if name]
+        raise ValueError(
+            f"layer={layer!r} is not in {type(network).__name__}; it has such as "
+            f"{', '.join(names[:8])}."
+        ) from None
+    setattr(owner, name, join(before, module))
+    return network

@@ -1,0 +1,95 @@
+"""Batch normalisation with the statistics of other images than the training ones."""
+
+import torch
+from sklearn.base import clone
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from reactood._batches import plan_rows
+from reactood._forward import read_size
+from reactood._networks import build_network
+from reactood.baselines._layer import with_model
+
+
+def with_statistics_of(extractor, X):
+    """Normalise by the statistics of given images instead of the training ones.
+
+    Batch normalisation applies the mean and variance of the training images to all. On
+    out-of-distribution (OOD) images these do not fit, which the ReAct paper names as a
+    reason of their high activations [1]_. To see how much of it is, take the statistics
+    of the OOD images themselves: something that no detector could do, as it would
+    have to know which images are OOD.
+
+    Parameters
+    ----------
+    extractor : TorchFeatureExtractor
+        For a model with batch normalisation, fitted or not; it stays as it is.
+
+    X : images
+        Of any kind that the extractor takes. The statistics of each layer are averages
+        over batches, each normalised by its own statistics up to there; the extractor's
+        `batch_size` decides, and a few hundred images or more are wanted. Their order
+        does not matter much where kinds are mixed, and does where they are sorted.
+
+    Returns
+    -------
+    changed : TorchFeatureExtractor
+        An unfitted extractor whose model is a copy with these statistics.
+
+    Raises
+    ------
+    ValueError
+        If the model has no batch normalisation, or if there are fewer than two images.
+
+    References
+    ----------
+    .. [1] Y. Sun, C. Guo, Y. Li, "ReAct: Out-of-distribution Detection With Rectified
+       Activations", NeurIPS 2021, :arxiv:`2111.12797`.
+
+    Examples
+    --------
+    >>> from reactood import TorchFeatureExtractor
+    >>> from reactood.baselines import with_statistics_of
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> digits = load_digits_ood()
+    >>> extractor = TorchFeatureExtractor(digits_classifier).fit(digits.X_train)
+    >>> photos = digits.ood["photo_china"]
+    >>> with_statistics_of(extractor, photos).fit_transform(photos).shape
+    (315, 96)
+    """
+    network, transform = build_network(extractor.model, extractor.weights)
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    if not norms:
+        raise ValueError(
+            f"{type(network).__name__} has no batch normalisation whose statistics "
+            "could be others."
+        )
+    images = clone(extractor)
+    device = images._choose_device()
+    network.to(device)
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over batches
+        norm.train()  # dropout and all else stay in eval mode
+    source = images._open(X, transform, reset=True)
+    n_images = 0
+    with torch.inference_mode():
+        for batch in source.batches(_whole_batches(source, images, device)):
+            for error in batch.errors.values():
+                raise error
+            n_images += len(batch.images)
+            network(source.finish(batch.images.to(device)).float())
+    if n_images < 2:
+        raise ValueError(f"Got {n_images} images, wanted hundreds.")
+    return with_model(extractor, network.cpu().eval(), transform)
+
+
+def _whole_batches(source, extractor, device):
+    """Return batches of rows of much the same size: each counts the same."""
+    size = read_size(extractor.batch_size, device)
+    n_batches = max(round((source.n_rows or 0) / size), 1)
+    size = -(-(source.n_rows or size) // n_batches)
+    return plan_rows(range(source.n_rows or 0), size)
