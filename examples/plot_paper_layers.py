@@ -64,7 +64,7 @@ ax.set_title("FPR at 95 % TPR, %, with one clip at the 90th percentile")
 plt.show()
 
 # %%
-# **What to see:** read the last column from the top: the later the clip, the more it
-# takes from the share of accepted OOD images, or where it does not, this small network
-# differs from the paper's. After the last ReLU each pixel is clipped, before the head the
-# average over the pixels: not the same.
+# **What to see:** read the last column from the top: a clip after the first or the
+# second ReLU does harm, after the last one it helps a little, and before the head most,
+# as in the paper. After the last ReLU each pixel is clipped, before the head the average
+# over pixels: not the same.

@@ -411,8 +411,8 @@ def test_names_of_other_checkpoints_are_understood():
 
 def test_models_that_are_none(tmp_path):
     net = write_net(tmp_path, 4)
-    with pytest.raises(ValueError, match="has no function 'biuld'"):
-        models.parse_model(net.replace(":build", ":biuld"), n_classes=4)
+    with pytest.raises(ValueError, match="has no function 'make'"):
+        models.parse_model(net.replace(":build", ":make"), n_classes=4)
     with pytest.raises(ValueError, match="no file"):
         models.parse_model("nowhere.py:build", n_classes=4)
     with pytest.raises(ValueError, match=r"no file 'x\.pt'"):
