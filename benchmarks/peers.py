@@ -24,6 +24,7 @@ import numpy as np
 
 PERCENTILE = 90
 BATCH = 32
+TIMEOUT = 600  # seconds, for a library in a process
 PEERS = {  # what pip installs for each, beside what it depends on
     "reactood": [],
     "OpenOOD's rule": [],
@@ -34,14 +35,18 @@ PEERS = {  # what pip installs for each, beside what it depends on
 }
 WITHOUT_DEPENDENCIES = {  # theirs would replace NumPy or torch; these are enough
     "oodeel": ["tqdm", "plotly", "seaborn", "datasets", "faiss-cpu"],
-    "detectors": ["huggingface_hub", "pyyaml", "tqdm", "datasets", "scikit-image"],
+    "detectors": [
+        *"pyyaml tqdm datasets scikit-image wilds faiss-cpu".split(),
+        "accelerate",
+        "optuna",
+    ],
 }
 SENTENCES = {
     "OpenOOD's rule": "the same rule: numpy.percentile of all validation features",
     "pytorch-ood, pooled": "the same rule; torch.quantile, exact for few images",
     "pytorch-ood, maps": "clips the maps before pooling, its documented way: not ReAct",
-    "oodeel": "the same rule by a quantile of its own",
-    "detectors": "the same rule on a sample of activations",
+    "oodeel": "the same rule",
+    "detectors": "the same rule, on the first 2,560,000 activations",
 }
 
 
@@ -131,7 +136,12 @@ def run_worker(name, place, peers):
     """Run one library in a process of its own; return its numbers or its error."""
     environment = os.environ | {"PYTHONPATH": str((peers / slug(name)).resolve())}
     command = [sys.executable, __file__, "--worker", name, str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=TIMEOUT
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {TIMEOUT} s"}
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1][:160]}
     return json.loads(done.stdout.splitlines()[-1])
@@ -260,8 +270,7 @@ def by_detectors(model, loader):
     def score(loader):
         return torch.cat([detector(images) for images, _ in loader]).detach().numpy()
 
-    found = [value for key, value in vars(detector).items() if "thr" in key.lower()]
-    return score, float(np.ravel(found[0])[0]) if found else None
+    return score, float(detector.thrs[-1])
 
 
 LIBRARIES = {

@@ -66,5 +66,5 @@ plt.show()
 # %%
 # **What to see:** read the last column from the top: a clip after the first or the
 # second ReLU does harm, after the last one it helps a little, and before the head most,
-# as in the paper. After the last ReLU each pixel is clipped, before the head the average
-# over pixels: not the same.
+# as in the paper. After the last ReLU each pixel is clipped, before the head the
+# average over pixels: not the same.

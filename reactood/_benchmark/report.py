@@ -46,7 +46,13 @@ def as_text(result):
         aligned = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *aligned]).rstrip())
     wrapped = [
-        textwrap.fill(note, 80, subsequent_indent="  ", break_on_hyphens=False)
+        textwrap.fill(
+            note,
+            80,
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
         for note in _notes(result)
     ]
     return "\n".join([*lines, "", *wrapped]) + "\n"
