@@ -62,8 +62,8 @@ for name, values in (("digits", H_id), ("photographs", H_ood)):
     print(f"The clip takes {taken:.3f} from the mean activation on {name}.")
 
 # %%
-# **What to see:** the model predicts what the clip takes from a unit where the fit is
-# good. But averaged over units, this clip takes more from digits than from
-# photographs: the paper's remark that OOD activations are reduced more does not hold
-# for this network as a whole. The clip helps all the same, as it is the few highest
-# units of the photographs that raise their scores.
+# **What to see:** on photographs the model predicts what the clip takes from each unit;
+# on digits it predicts too little. Averaged over units, this clip takes more from digits
+# than from photographs: the paper's remark that OOD activations are reduced more does
+# not hold for this network as a whole. The clip helps all the same, as it takes most
+# from the few highest units of the photographs.
