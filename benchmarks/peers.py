@@ -33,7 +33,7 @@ PEERS = {  # what pip installs for each, beside what it depends on
     "oodeel": ["oodeel==0.4.0"],
     "detectors": ["detectors==0.1.11", "timm==0.9.16"],
 }
-WITHOUT_DEPENDENCIES = {  # theirs would replace NumPy or torch; what fit and score ask for
+WITHOUT_DEPENDENCIES = {  # theirs would replace NumPy or torch
     "oodeel": ["tqdm", "plotly", "seaborn", "datasets", "faiss-cpu"],
     "detectors": [
         *"pyyaml tqdm datasets scikit-image wilds faiss-cpu".split(),

@@ -65,5 +65,5 @@ for name, values in (("digits", H_id), ("photographs", H_ood)):
 # **What to see:** on photographs the model predicts what the clip takes from each unit;
 # on digits it predicts too little. Averaged over units, this clip takes more from
 # digits than from photographs: the paper's remark that OOD activations are reduced more
-# not hold for this network as a whole. The clip helps all the same, as it takes most
-# from the few highest units of the photographs.
+# does not hold for this network as a whole. The clip helps all the same, as it takes
+# most from the few highest units of the photographs.
