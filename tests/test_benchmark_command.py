@@ -236,9 +236,8 @@ def test_imagenet_protocols(imagenet, tmp_path):
     assert list(clean.ood) == ["iNaturalist", "SUN", "Places", "Textures"]
     assert clean.published == "ResNet-50" and clean.threshold is None
     assert clean.weights == "IMAGENET1K_V1"
-    for task in (clean,):
-        folders = [path.parent.name for path in task.test]
-        assert [f"n{i:08}" for i in task.test_classes] == folders
+    folders = [path.parent.name for path in clean.test]
+    assert [f"n{i:08}" for i in clean.test_classes] == folders
     official = suites.imagenet(
         suites.Request(data=imagenet, model="mobilenet_v2", protocol="official")
     )

@@ -22,19 +22,19 @@ SHAPING = {
     "scale": SCALE,
 }
 CLIPPABLE = [*SCORES, "odin", "mahalanobis", "dice"]
+CLIPS = "", "+react"
+PERCENTILES = 99, 95, 90, 85, 80, 65, 10
+
+
+def _each(names, clips):
+    return [f"{name}{clip}" for name in names for clip in clips]
+
+
 GROUPS = {
     "paper": "msp odin mahalanobis energy energy+react".split(),
-    "scores": [f"{name}{clip}" for name in SCORES for clip in ("", "+react")],
-    "compatibility": [
-        f"{name}{clip}"
-        for name in (*SCORES, "odin", "mahalanobis")
-        for clip in ("", "+react")
-    ],
-    "percentiles": [
-        f"{name}{clip}"
-        for name in SCORES
-        for clip in ("", *(f"+react@{p}" for p in (99, 95, 90, 85, 80, 65, 10)))
-    ],
+    "scores": _each(SCORES, CLIPS),
+    "compatibility": _each([*SCORES, "odin", "mahalanobis"], CLIPS),
+    "percentiles": _each(SCORES, ["", *(f"+react@{p}" for p in PERCENTILES)]),
     "variants": ["energy", "energy+react", "react-per-unit", "react-two-sided"],
     "shaping": ["energy", "energy+react", *SHAPING, "dice", "dice+react"],
 }
@@ -66,7 +66,7 @@ class Method:
     @property
     def on_images(self):
         """Whether it needs images, not features."""
-        return self.name == "odin" or self.name.startswith("react-layer:")
+        return self.name == "odin" or self.layer is not None
 
     @property
     def layer(self):
@@ -101,8 +101,7 @@ class Method:
             )
         steps = []
         if self.clipped:
-            high = clip["threshold"]
-            percentile = clip["percentile"] or 90.0
+            percentile, high = clip["percentile"], clip["threshold"]
             steps = [
                 VRAP(low=0.0, high_percentile=percentile, high=high, per_unit=False)
             ]

@@ -1,5 +1,6 @@
 """From a task and methods to numbers; what was computed once is kept."""
 
+import functools
 import hashlib
 import platform
 import time
@@ -14,7 +15,6 @@ from reactood._benchmark.methods import Setting, classes_for_mahalanobis
 from reactood._benchmark.published import published
 from reactood._detectors import parts_of
 from reactood._identity import identity, image_digest
-from reactood._networks import Network
 from reactood.baselines import ODINFeatureExtractor, clip_layer
 from reactood.cache import FeatureCache
 from reactood.detector import ReActDetector
@@ -22,6 +22,7 @@ from reactood.extractor import TorchFeatureExtractor
 from reactood.metrics import auroc, fpr_at_tpr
 
 ODIN_TEMPERATURE = 1000.0
+UNKNOWN_TO_ODIN = "precision", "engine"
 PACKAGES = "reactood", "torch", "torchvision", "scikit-learn", "numpy", "scipy"
 
 
@@ -68,17 +69,17 @@ class Benchmark:
         self.images = {"ID to learn from": task.calibration, "ID judged": task.test}
         self.images |= {f"OOD {name}": images for name, images in task.ood.items()}
         self.features = self._extracted(self.extractor)
-        calibration, test = self._id_features()
+        self.calibration, self.test, *_ = self.features.values()
         self.setting = Setting(
             head=self.extractor.head_,
             percentile=percentile,
             threshold=task.threshold if threshold is None else threshold,
             classes=classes_for_mahalanobis(task.calibration_classes),
-            shape=calibration.shape,
+            shape=self.calibration.shape,
             noise=task.noise if noise is None else (noise, noise),
         )
-        plain = ReActDetector(self.setting.head, percentile=None).fit(calibration)
-        self.plain_classes = plain.predict_class(test)
+        plain = ReActDetector(self.setting.head, percentile=None)
+        self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
 
     def run(self, methods):
         """Return everything that a report shows, as plain values."""
@@ -99,10 +100,6 @@ class Benchmark:
             "timings": self.timings,
             "versions": versions(),
         }
-
-    def _id_features(self):
-        calibration, test, *_ = self.features.values()
-        return calibration, test
 
     def _extracted(self, extractor):
         """Return the features of all images, by their names."""
@@ -179,8 +176,7 @@ class Benchmark:
         clip = float("inf")
         if method.clipped:
             detector = ReActDetector(self.setting.head, **method.clip(self.setting))
-            calibration, _ = self._id_features()
-            clip = detector.fit(calibration).activation_threshold_
+            clip = detector.fit(self.calibration).activation_threshold_
         noise = self.setting.noise[method.clipped]
         options = {k: v for k, v in self.options.items() if k not in UNKNOWN_TO_ODIN}
         extractor = ODINFeatureExtractor(
@@ -199,22 +195,24 @@ class Benchmark:
             score_function="msp",
             temperature=ODIN_TEMPERATURE,
         )
-        calibration, _ = self._id_features()
-        detector.fit(calibration)
-        network = Network(self.task.model, self.task.weights).identity
-        settings = network, repr(self.task.preprocess), noise, clip
+        detector.fit(self.calibration)
+        network = self.extractor._network.identity
+        settings = network, self.task.preprocess, noise, clip
 
-        def scored(images):
-            key = _digest(settings, images)
-            return self._once(
-                key, lambda: detector.score_samples(extractor.transform(images))
-            )
+        def compute(images):
+            return detector.score_samples(extractor.transform(images))
 
         scores = []
         for name, images in self.images.items():
             self._say(f"  {name}")
-            scores.append(scored(images))
+            key = identity((settings, self._digests[name]))
+            scores.append(self._once(key, functools.partial(compute, images)))
         return detector, scores, clip if method.clipped else None
+
+    @functools.cached_property
+    def _digests(self):
+        """What tells the sets of images from others, by their names."""
+        return {name: _digest(images) for name, images in self.images.items()}
 
     def _once(self, key, compute):
         """Return kept scores, or compute and keep them."""
@@ -230,8 +228,7 @@ class Benchmark:
         steps, last = parts_of(detector)
         if method.on_images or not hasattr(last, "predict_class"):
             return None
-        _, X = self._id_features()
-        X = X if steps is None else steps.transform(X)
+        X = self.test if steps is None else steps.transform(self.test)
         return self._accuracy(last.predict_class(last.rectify(X)))
 
     def _accuracy(self, classes):
@@ -244,17 +241,14 @@ class Benchmark:
             print(text, flush=True)
 
 
-UNKNOWN_TO_ODIN = "precision", "engine"
-
-
 def _mean(cells):
     keys = [key for key in cells[0] if key != "ood"]
     keys = [key for key in keys if all(key in cell for cell in cells)]
     return {key: float(np.mean([cell[key] for cell in cells])) for key in keys}
 
 
-def _digest(settings, images):
-    digest = hashlib.blake2b(identity(settings).encode(), digest_size=12)
+def _digest(images):
+    digest = hashlib.blake2b(digest_size=16)
     for image in images:
         digest.update(image_digest(image) or b"?")
     return digest.hexdigest()

@@ -17,7 +17,6 @@ from reactood._images import list_folder
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.datasets._digits import photo_tiles
 
-PROTOCOLS = "clean", "official", "official-percentile"
 OFFICIAL_IMAGES = 2025  # that the paper's script takes the percentile from
 TRAINING_IMAGES = 10_000  # to learn from where there are training images
 CURATED = (
@@ -377,10 +376,9 @@ def fashion_mnist(request):
         out.mkdir(parents=True, exist_ok=True)
         norm = name.removeprefix("resnet-")
         file = out / f"fashion-{name}-seed{request.seed}.pt"
-        net = fashion.train(
+        fashion.train(
             X, y, norm=norm, seed=request.seed, file=file, verbose=request.verbose
         )
-        del net
         model = fashion.loader(file)
         notes.append(
             f"{name} was trained here, on all 60,000 training images, for "

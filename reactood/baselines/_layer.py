@@ -6,6 +6,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
+from reactood._folding import replace_module
 from reactood._networks import build_network
 from reactood._percentile import pooled_percentiles
 
@@ -156,15 +157,13 @@ def with_model(extractor, model, transform):
 
 def _replaced(network, layer, join, module):
     """Replace a layer of ``network``, in place, by the join of it and another."""
-    parent, _, name = layer.rpartition(".")
     try:
-        owner = network.get_submodule(parent)
-        before = owner.get_submodule(name)
+        before = network.get_submodule(layer)
     except AttributeError:
         names = [name for name, _ in network.named_modules() if name]
         raise ValueError(
             f"layer={layer!r} is not in {type(network).__name__}; it has such as "
             f"{', '.join(names[:8])}."
         ) from None
-    setattr(owner, name, join(before, module))
+    replace_module(network, layer, join(before, module))
     return network
