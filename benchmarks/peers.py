@@ -5,17 +5,17 @@
 The images are those of `imagenet_sample.py`: every second photo calibrates, the others
 are told from the textures. They are decoded and preprocessed once, so that only the
 libraries differ. Each runs in a process of its own, several times, in turn; medians are
-printed. `--install` puts each peer with what it needs into a folder of its own below
-FOLDER; torch and NumPy are those of this environment. A peer that cannot be imported or
+printed. `--install` gives each peer an environment of its own below FOLDER, which takes
+torch, NumPy and all else that it can from this one. A peer that cannot be imported or
 fails is named with its error.
 """
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -23,24 +23,16 @@ from pathlib import Path
 import numpy as np
 
 PERCENTILE = 90
-BATCH = 32
 TIMEOUT = 600  # seconds, for a library in a process
 PEERS = {  # what pip installs for each, beside what it depends on
     "reactood": [],
     "OpenOOD's rule": [],
     "pytorch-ood, pooled": ["pytorch-ood==0.4.0"],
     "pytorch-ood, maps": ["pytorch-ood==0.4.0"],
-    "oodeel": ["oodeel==0.4.0"],
+    "oodeel": ["tqdm", "plotly", "seaborn", "datasets", "faiss-cpu"],
     "detectors": ["detectors==0.1.11", "timm==0.9.16"],
 }
-WITHOUT_DEPENDENCIES = {  # theirs would replace NumPy or torch
-    "oodeel": ["tqdm", "plotly", "seaborn", "datasets", "faiss-cpu"],
-    "detectors": [
-        *"pyyaml tqdm datasets scikit-image wilds faiss-cpu".split(),
-        "accelerate",
-        "optuna",
-    ],
-}
+WITHOUT_DEPENDENCIES = {"oodeel": ["oodeel==0.4.0"]}  # it asks for an old NumPy
 SENTENCES = {
     "OpenOOD's rule": "the same rule: numpy.percentile of all validation features",
     "pytorch-ood, pooled": "the same rule; torch.quantile, exact for few images",
@@ -58,10 +50,11 @@ def main():
     parser.add_argument("--install", action="store_true", help="the peers, by pip")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--only", help="one peer and this package")
+    parser.add_argument("--batch", type=int, default=32, help="of the others' loaders")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(*options.worker)
+        work(*options.worker, options.batch)
         return
     from _real_images import find_folder
 
@@ -78,30 +71,37 @@ def main():
         for repeat in range(options.repeats):
             for name in chosen:
                 print(f"round {repeat + 1}: {name}", flush=True)
-                runs[name].append(run_worker(name, place, options.peers))
+                runs[name].append(run_worker(name, place, options))
         report(runs)
 
 
 def install(chosen, peers):
-    """Put each peer into a folder of its own."""
-    frozen = subprocess.run(
-        [sys.executable, "-m", "pip", "freeze", "--exclude-editable"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    peers.mkdir(parents=True, exist_ok=True)
-    constraints = peers / "constraints.txt"
-    constraints.write_text(frozen)
+    """Give each peer an environment of its own, which sees the packages of this one."""
     for name in chosen:
-        if not PEERS[name] or (peers / slug(name)).exists():
+        if not PEERS[name] or python(name, peers).exists():
             continue
-        pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-        pip += ["--target", str(peers / slug(name))]
-        subprocess.run([*pip, "--no-deps", *PEERS[name]], check=True)
-        if extra := WITHOUT_DEPENDENCIES.get(name):
-            # With this environment's versions of all that both need.
-            subprocess.run([*pip, "--constraint", str(constraints), *extra], check=True)
+        subprocess.run([sys.executable, "-m", "venv", peers / slug(name)], check=True)
+        theirs = site_packages(peers / slug(name))
+        line = f"import site; site.addsitedir({str(site_packages(sys.prefix))!r})\n"
+        (theirs / "packages_of_the_benchmark.pth").write_text(line)
+        pip = [python(name, peers), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, *PEERS[name]], check=True)
+        if alone := WITHOUT_DEPENDENCIES.get(name):
+            subprocess.run([*pip, "--no-deps", *alone], check=True)
+
+
+def site_packages(prefix):
+    """Return where the environment below `prefix` keeps its packages."""
+    places = {"base": str(prefix), "platbase": str(prefix)}
+    return Path(sysconfig.get_path("purelib", vars=places)).resolve()
+
+
+def python(name, peers):
+    """Return the interpreter of a peer."""
+    if not PEERS[name]:
+        return Path(sys.executable)
+    places = {"base": str(peers / slug(name)), "platbase": str(peers / slug(name))}
+    return Path(sysconfig.get_path("scripts", vars=places)).absolute() / "python"
 
 
 def slug(name):
@@ -132,22 +132,22 @@ def prepare(folder, place):
     (place / "folder").write_text(str(folder))
 
 
-def run_worker(name, place, peers):
+def run_worker(name, place, options):
     """Run one library in a process of its own; return its numbers or its error."""
-    environment = os.environ | {"PYTHONPATH": str((peers / slug(name)).resolve())}
-    command = [sys.executable, __file__, "--worker", name, str(place)]
+    command = [python(name, options.peers), __file__, "--worker", name, str(place)]
+    command += ["--batch", str(options.batch)]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=TIMEOUT
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         return {"error": f"not done after {TIMEOUT} s"}
+    except OSError:
+        return {"error": "not installed; give --install"}
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1][:160]}
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def work(name, place):
+def work(name, place, batch):
     """Fit and score with one library, and print what it took as JSON."""
     import torch
     from _real_images import load_model
@@ -155,12 +155,12 @@ def work(name, place):
 
     place = Path(place)
     model = load_model(Path((place / "folder").read_text())).load().eval()
-    sets = {k: np.load(place / f"{k}.npy", mmap_mode="r") for k in ("fit", "id", "ood")}
+    sets = {k: np.load(place / f"{k}.npy") for k in ("fit", "id", "ood")}
 
     def loader(array):
-        tensor = torch.from_numpy(np.asarray(array).copy())
+        tensor = torch.from_numpy(array)
         classes = torch.zeros(len(tensor), dtype=torch.long)
-        return DataLoader(TensorDataset(tensor, classes), BATCH)
+        return DataLoader(TensorDataset(tensor, classes), batch)
 
     given = sets if name == "reactood" else {k: loader(X) for k, X in sets.items()}
     # From here on: the library, and what it needs.
@@ -270,7 +270,7 @@ def by_detectors(model, loader):
     def score(loader):
         return torch.cat([detector(images) for images, _ in loader]).detach().numpy()
 
-    return score, float(detector.thrs[-1])
+    return score, float(detector.detector.thrs[-1])
 
 
 LIBRARIES = {

@@ -129,6 +129,21 @@ def test_all_methods_run(tmp_path, capsys):
     by_name = {method["method"]: method for method in result["methods"]}
     assert by_name["dice+react"]["clip"] == by_name["energy+react"]["clip"]
     assert by_name["react-layer:features.2"]["mean"] != by_name["energy"]["mean"]
+    # Features that come from a ReLU: nothing for a lower clip to do.
+    assert by_name["react-two-sided"]["mean"] == by_name["energy+react"]["mean"]
+    assert "one-sided" in by_name["react-two-sided"]["remark"]
+    assert "react-two-sided: no activation" in (tmp_path / "report.txt").read_text()
+
+
+def test_without_tqdm_it_says_what_it_does(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("reactood._benchmark.cli.find_spec", lambda name: None)
+    arguments = "digits", "--limit", "20", "--out", str(tmp_path), "--methods", "odin"
+    main(["benchmark", *arguments])
+    text = capsys.readouterr().out
+    assert text.startswith("Progress bars come with tqdm: pip install 'reactood[")
+    for line in ("ID judged: 20 images", "odin", "  OOD letters"):
+        assert f"\n{line}\n" in text
+    assert "ID judged: 20 images\n" not in run(capsys, *arguments)
 
 
 def test_a_second_run_computes_nothing_again(tmp_path, capsys, monkeypatch):

@@ -82,14 +82,18 @@ def run(options, arguments):
     from reactood._benchmark.suites import SUITES, Request, limited
 
     out = options.out or f"reactood-{options.suite}"
+    progress = not options.quiet and find_spec("tqdm") is not None
     request = Request(
         data=options.data,
         model=options.model,
         protocol=options.protocol,
         out=out,
         seed=options.seed,
-        verbose=not options.quiet and find_spec("tqdm") is not None,
+        verbose=not options.quiet,
+        progress=progress,
     )
+    if request.verbose and not progress:
+        print("Progress bars come with tqdm: pip install 'reactood[progress]'.")
     try:
         methods = parse_methods(options.methods)
         task = SUITES[options.suite](request)
@@ -105,6 +109,7 @@ def run(options, arguments):
         threshold=options.threshold,
         noise=options.noise,
         verbose=request.verbose,
+        progress=progress,
         batch_size=options.batch_size or "auto",
         device=options.device,
         precision=options.precision,

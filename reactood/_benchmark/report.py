@@ -147,7 +147,8 @@ def _pair(fpr, auroc):
 
 def _notes(result):
     counts = ", ".join(f"{name}: {n:,}" for name, n in result["counts"].items())
-    yield f"Suite {result['suite']}, model {result['model']}. Images: {counts}."
+    seed = f" Seed: {result['seed']}." if "seed" in result else ""
+    yield f"Suite {result['suite']}, model {result['model']}. Images: {counts}.{seed}"
     yield (
         "FPR95: share of OOD images accepted where 95 % of ID images are; the lower, "
         "the better. AUROC: the higher, the better. Both by the paper's conventions."
@@ -161,8 +162,8 @@ def _notes(result):
         yield f"Published: {SOURCE}."
     yield from result["notes"]
     for method in result["methods"]:
-        if "error" in method:
-            yield f"{method['method']}: {method['error']}"
+        if remark := method.get("error") or method.get("remark"):
+            yield f"{method['method']}: {remark}"
     if any(method["method"].startswith("odin") for method in result["methods"]):
         without, clipped = result["odin_noise"]
         yield f"ODIN: temperature 1000, noise {without:g}, with the clip {clipped:g}."

@@ -38,8 +38,8 @@ class Benchmark:
         where it was.
     percentile, threshold, noise : float or None
         Of the clip and of ODIN; None for the task's own.
-    verbose : bool
-        Whether to show progress.
+    verbose, progress : bool
+        Whether to say what is being done; and with bars, which take tqdm.
     **options
         Of the extractor.
     """
@@ -53,16 +53,18 @@ class Benchmark:
         threshold=None,
         noise=None,
         verbose=False,
+        progress=False,
         **options,
     ):
-        self.task, self.out, self.verbose = task, Path(out), verbose
+        self.task, self.out = task, Path(out)
+        self.verbose, self.progress = verbose, progress
         self.options = options
         self.extractor = TorchFeatureExtractor(
             task.model,
             weights=task.weights,
             preprocess=task.preprocess,
             cache=FeatureCache(self.out / "cache"),
-            verbose=verbose,
+            verbose=progress,
             **options,
         )
         self.timings = {}
@@ -130,7 +132,18 @@ class Benchmark:
             for name, of_set in zip(self.task.ood, ood_scores, strict=True)
         ]
         row["mean"] = _mean(row["ood"])
+        if remark := self._remark(method, detector):
+            row["remark"] = remark
         return row
+
+    def _remark(self, method, detector):
+        """Say where a lower clip does nothing, as among the zeros of a ReLU."""
+        if method.name != "react-two-sided":
+            return None
+        low = detector.lower_activation_threshold_
+        if any(np.min(X) < low for X in self.features.values()):
+            return None
+        return f"no activation is below its lower clip, {low:g}: this is one-sided."
 
     def _cell(self, method, name, id_scores, ood_scores):
         y = np.repeat([1, -1], [len(id_scores), len(ood_scores)])
@@ -186,7 +199,7 @@ class Benchmark:
             noise=noise,
             temperature=ODIN_TEMPERATURE,
             threshold=clip,
-            verbose=self.verbose,
+            verbose=self.progress,
             **options,
         ).fit(self.task.calibration)
         detector = ReActDetector(

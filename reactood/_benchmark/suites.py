@@ -65,6 +65,7 @@ class Request:
     seed: int = 0
     limit: int | None = None
     verbose: bool = False
+    progress: bool = False  # bars, which take tqdm
 
 
 def take(images, rows):
@@ -131,6 +132,7 @@ def digits(request):
         notes=[
             "The network was picked because ReAct helps with it; "
             "load_digits_ood().DESCR says how.",
+            "Detectors learn from the images that it was trained on.",
         ],
     )
 
@@ -376,8 +378,10 @@ def fashion_mnist(request):
         out.mkdir(parents=True, exist_ok=True)
         norm = name.removeprefix("resnet-")
         file = out / f"fashion-{name}-seed{request.seed}.pt"
+        if request.verbose:
+            print(f"training {name}, unless it is in {out}", flush=True)
         fashion.train(
-            X, y, norm=norm, seed=request.seed, file=file, verbose=request.verbose
+            X, y, norm=norm, seed=request.seed, file=file, verbose=request.progress
         )
         model = fashion.loader(file)
         notes.append(
@@ -389,7 +393,10 @@ def fashion_mnist(request):
     rows = np.sort(
         np.random.default_rng(request.seed).permutation(len(X))[:TRAINING_IMAGES]
     )
-    notes.append(f"Detectors learn from {len(rows)} of the training images.")
+    notes.append(
+        f"Detectors learn from {len(rows)} of the images that the network was trained "
+        "on."
+    )
     return Task(
         suite="fashion-mnist",
         model=model,
