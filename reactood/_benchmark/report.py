@@ -14,7 +14,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
        padding: 0 1rem; color: #1a1a1a; background: #fff }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
+         white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 .published td { color: #666; border-bottom-color: #999 }
 img { max-width: 100%; height: auto }
