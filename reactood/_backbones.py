@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import functools
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from reactood._folding import (
 )
 from reactood._modules import linear_arrays
 from reactood._networks import build_network, did_you_mean, listed, seeded
+from reactood._warnings import warn
 
 PROOF_TOLERANCE = 1e-4
 PROOF_IMAGES = 4
@@ -245,12 +245,10 @@ def _check_rows(backbone, batch, features):
     alone = backbone(batch[:1].clone())
     varies = bool((alone - features[:1]).abs().max() > 1e-2 * features.abs().max())
     if varies:
-        warnings.warn(
+        warn(
             "The features of an image change with the images beside it, or from call "
             "to call: does the model use batch statistics or random numbers in eval "
             "mode? Scores will depend on how images are batched.",
-            UserWarning,
-            stacklevel=6,
         )
     return not varies
 

@@ -1,7 +1,5 @@
 """The clip that ReAct learns, and what makes one degenerate."""
 
-import warnings
-
 import numpy as np
 import torch
 
@@ -11,6 +9,7 @@ from reactood._percentile import (
     pooled_percentiles,
     pooled_percentiles_of_sides,
 )
+from reactood._warnings import warn
 
 
 def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
@@ -158,20 +157,16 @@ def _check_upper(upper, summary, X, rows, given):
 def _warn_of_low(upper, given):
     """Warn of a clip that is no error, and seldom what is wanted."""
     if np.ndim(upper) and np.any(upper == 0):
-        warnings.warn(
+        warn(
             f"{given} gives {np.count_nonzero(upper == 0)} of {len(upper)} units a "
             "clip of 0: they are 0 in most rows, and no longer count. Raise the "
             "percentile, or use per_unit=False, if they should.",
-            UserWarning,
-            stacklevel=4,
         )
     elif np.ndim(upper) == 0 and upper <= 0:
-        warnings.warn(
+        warn(
             f"{given} gives a clip of {_shown(upper)}, not above 0: most activations "
             "are negative. ReAct is made for features that are mostly positive, as "
             "after a ReLU; is this the right layer?",
-            UserWarning,
-            stacklevel=4,
         )
 
 

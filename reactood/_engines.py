@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from reactood._folding import same_features
+from reactood._warnings import warn
 
 ENGINES = "auto", "eager", "compile", "openvino"
 NO_COMPILER = (
@@ -102,11 +103,9 @@ class CompiledEngine:
                 run(batch.clone())
         except Exception as error:  # compilers raise all kinds
             if _is_missing_compiler(error):
-                warnings.warn(
+                warn(
                     "engine='compile' needs a C++ compiler, and there is none here "
                     f"({_first_line(error)}). Going on with engine='eager'.",
-                    UserWarning,
-                    stacklevel=2,
                 )
                 return self.eager
             if isinstance(error, TorchDynamoException):
@@ -206,9 +205,7 @@ class _AutoEngine:
         try:
             return self.engine(batch)
         except UnfitError as error:
-            warnings.warn(
-                f"{error} Going on with engine='eager'.", UserWarning, stacklevel=2
-            )
+            warn(f"{error} Going on with engine='eager'.")
             self.engine = self.eager
             return self.eager(batch)
 

@@ -8,13 +8,13 @@ announces the rows that it is about to compute, and the others take different on
 import contextlib
 import itertools
 import time
-import warnings
 
 import numpy as np
 
 from reactood._batches import plan_rows
 from reactood._identity import image_digest
 from reactood._progress import progress_bar
+from reactood._warnings import warn
 
 LOOKUP_ROWS = 1024
 POLL_S = 0.02
@@ -156,10 +156,8 @@ class Extraction:
                         "them in this process."
                     ) from error
                 n_before = len(self.done)
-                warnings.warn(
+                warn(
                     f"A process that reads images died ({error}). Starting it again.",
-                    UserWarning,
-                    stacklevel=2,
                 )
                 again = plan_rows(rows, self.batch_size)
                 plan, taken = itertools.chain(again, plan), []
@@ -232,10 +230,8 @@ def _noted(plan, taken):
 def _warn_of_errors(errors):
     shown = [f"{row} ({errors[row]})" for row in sorted(errors)[:MOST_NAMED]]
     more = len(errors) - len(shown)
-    warnings.warn(
+    warn(
         f"{len(errors)} images could not be read, and their features are NaN: rows "
         + "; ".join(shown)
         + (f"; and {more} more: {sorted(errors)[MOST_NAMED:]}" if more else "."),
-        UserWarning,
-        stacklevel=5,
     )

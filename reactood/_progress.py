@@ -1,7 +1,8 @@
 """A progress bar where one is wanted and tqdm is there."""
 
 import contextlib
-import warnings
+
+from reactood._warnings import warn
 
 
 def progress_bar(total, verbose, desc="features"):
@@ -11,11 +12,9 @@ def progress_bar(total, verbose, desc="features"):
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        warnings.warn(
+        warn(
             "verbose=True shows progress with tqdm, which is not installed: "
             "pip install 'reactood[progress]'. Going on without.",
-            UserWarning,
-            stacklevel=5,
         )
         return contextlib.nullcontext(_Silent())
     return tqdm(total=total, desc=desc, unit="img")

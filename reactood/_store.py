@@ -10,12 +10,13 @@ import os
 import sqlite3
 import time
 import uuid
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from reactood._warnings import warn
 
 FORMAT = 1
 FILE = f"features-v{FORMAT}.sqlite"
@@ -69,7 +70,7 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         if self.readable and not self.writable:
-            _warn(f"The cache folder {str(folder)!r} is read-only; new rows are lost.")
+            warn(f"The cache folder {str(folder)!r} is read-only; new rows are lost.")
 
     def __enter__(self):
         return self
@@ -120,7 +121,7 @@ class Store:
                 self._forget()
         except sqlite3.Error as error:
             self.writable = False
-            _warn(
+            warn(
                 f"The cache in {str(self.folder)!r} cannot be written ({error}): new "
                 "rows are not kept. Extraction goes on."
             )
@@ -221,7 +222,7 @@ class Store:
 
     def _give_up(self, error):
         self.readable = self.writable = False
-        _warn(
+        warn(
             f"The cache in {str(self.folder)!r} cannot be used ({error}). Going on "
             "without; if the file is damaged, delete it."
         )
@@ -313,7 +314,3 @@ def _open(uri):
         isolation_level=None,  # transactions are ours to begin
         check_same_thread=False,
     )
-
-
-def _warn(message):
-    warnings.warn(message, UserWarning, stacklevel=2)

@@ -1,6 +1,5 @@
 """A detector that chooses its percentile by cross-validation."""
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,6 +12,7 @@ from reactood._checks import id_rows
 from reactood._clip import learn_clip, learn_clips
 from reactood._heads import make_head
 from reactood._sklearn import Interval, _fit_context
+from reactood._warnings import warn
 from reactood.detector import ReActDetector
 from reactood.metrics import auroc, ood_scorers
 
@@ -228,13 +228,11 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
                 + next(filter(None, failures))
             )
         if max(aurocs) < 0.5:
-            warnings.warn(
+            warn(
                 f"OOD rows score higher than ID rows with every candidate, in every "
                 f"fold: the best AUROC is {max(aurocs):.3f}. Is y the wrong way round "
                 "(1 is ID, -1 is OOD), or a score_function of your own (the higher, "
                 "the more in-distribution)?",
-                UserWarning,
-                stacklevel=3,
             )
         best = int(np.argmin(results["rank_test_score"]))
         clip = learn_clip(

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import os
-import warnings
 from numbers import Integral
 
 import PIL
@@ -30,6 +29,7 @@ from reactood._networks import Network
 from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
 from reactood._version import __version__
+from reactood._warnings import warn
 from reactood.cache import FeatureCache, open_store
 
 __all__ = ["TorchFeatureExtractor"]
@@ -470,10 +470,8 @@ class _Runtime:
 
 def _warn_of_another_order(source):
     if isinstance(source, LoaderSource) and not source.in_order:
-        warnings.warn(
+        warn(
             "The DataLoader shuffles, samples or drops images, so rows may not go with "
             "those of its dataset; use shuffle=False and drop_last=False, without a "
             "sampler.",
-            UserWarning,
-            stacklevel=4,
         )

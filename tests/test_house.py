@@ -71,6 +71,12 @@ def test_underscore_names_of_scikit_learn_enter_through_one_door():
             assert not inside.search(path.read_text()), path
 
 
+def test_warnings_enter_through_one_door():
+    for path in (ROOT / "reactood").rglob("*.py"):
+        if path.name != "_warnings.py":
+            assert "warnings.warn" not in path.read_text(), path
+
+
 def test_the_package_needs_no_extra():
     code = (
         "import sys; sys.modules |= dict.fromkeys(['matplotlib', 'pandas', 'timm']);"

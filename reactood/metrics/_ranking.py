@@ -5,8 +5,6 @@ the higher, the more in-distribution.  Where the field has several conventions f
 name, that of the ReAct paper's code is the default.
 """
 
-import warnings
-
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
@@ -15,6 +13,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
+
+from reactood._warnings import warn
 
 __all__ = [
     "aupr_in",
@@ -93,12 +93,10 @@ def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper")
         return float(np.mean(ood_scores >= threshold))
     threshold = id_scores[min(round((1 - tpr) * n), n - 1)]
     if threshold == id_scores[-1] and threshold in ood_scores:
-        warnings.warn(
+        warn(
             f"The scores are tied at the top: no ID sample scores above the threshold, "
             f"{threshold:.6g}, so no OOD sample counts as accepted and the FPR says "
             "nothing. float32 probabilities that saturate at 1 do this.",
-            UserWarning,
-            stacklevel=2,
         )
     return float(np.mean(ood_scores > threshold))
 

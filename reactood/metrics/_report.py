@@ -2,7 +2,6 @@
 
 import functools
 import operator
-import warnings
 from collections.abc import Mapping
 from numbers import Integral
 
@@ -11,6 +10,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from reactood._detectors import parts_of, scoring_of
+from reactood._warnings import warn
 from reactood.metrics import _ranking
 from reactood.metrics._bootstrap import METRICS, metrics_of_resamples
 from reactood.metrics._table import OODReport
@@ -156,14 +156,12 @@ def ood_report(
 
     points = np.array([_metrics(id_scores, scores, tpr) for scores in ood_scores])
     if (points[:, METRICS.index("auroc")] < 0.5).all():
-        warnings.warn(
+        warn(
             "Scores are the wrong way round? The AUROC is below 0.5 on every OOD set: "
             "most OOD samples score above most ID samples. Check the sign of a custom "
             "score_function (the higher, the more in-distribution), whether X_id and "
             "X_ood are exchanged, and whether all sets are preprocessed alike. If "
             "all is right, these OOD sets do score higher: the detector fails on them.",
-            UserWarning,
-            stacklevel=2,
         )
     replicates = None
     if n_bootstrap:

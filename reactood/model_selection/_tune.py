@@ -1,7 +1,6 @@
 """A percentile without out-of-distribution data, as in the paper."""
 
 import itertools
-import warnings
 
 import numpy as np
 from sklearn.base import clone
@@ -9,6 +8,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
 from reactood._detectors import parts_of
+from reactood._warnings import warn
 from reactood.detector import ReActDetector
 from reactood.detector_cv import PERCENTILES, ReActDetectorCV
 from reactood.model_selection._surrogates import (
@@ -154,13 +154,11 @@ def tune_percentile(
     )
     percentile = results["param_percentile"][best]
     if percentile is None:
-        warnings.warn(
+        warn(
             f"No percentile tells the surrogates ({kind}) apart better than no "
             f"clipping, which scores {results['mean_test_score'][best]:.4g}: "
             "percentile=None is chosen. Clipping may still help on other OOD data: try "
             "another surrogate, or real OOD data with ReActDetectorCV.",
-            UserWarning,
-            stacklevel=2,
         )
     chosen = clone(detector).set_params(percentile=percentile).fit(H, y)
     return Bunch(

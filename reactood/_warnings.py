@@ -1,0 +1,33 @@
+"""Warnings that name the line of the user's code that they are about."""
+
+import sys
+import warnings
+
+# Code that stands between the user's line and the one that warns.
+_BETWEEN = {"reactood", "sklearn", "joblib", "torch", "contextlib", "functools"}
+
+
+def warn(message, category=UserWarning):
+    """Warn at the nearest line that is the user's own.
+
+    A fixed ``stacklevel`` would be wrong for every second caller: `transform` may be
+    called by the user, by a pipeline, or through scikit-learn's wrapper for
+    `set_output`.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_between(frame):
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message,
+        category,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__", "<unknown>"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _is_between(frame):
+    """Return whether a frame belongs to this package or to a library that calls it."""
+    name = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] in _BETWEEN
