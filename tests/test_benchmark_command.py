@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import pickle
 import re
@@ -17,7 +18,7 @@ from torch import nn
 
 from reactood import TorchFeatureExtractor
 from reactood.__main__ import main
-from reactood._benchmark import fashion, models, published, suites
+from reactood._benchmark import fashion, models, published, report, suites
 from reactood._benchmark.files import Absent, list_classes, read_idx
 from reactood._benchmark.methods import GROUPS, Setting, parse_methods
 from reactood.datasets import digits_classifier, load_digits_ood
@@ -527,12 +528,57 @@ def test_real_photos(real_data, tmp_path, capsys):
     run(
         capsys,
         "imagenet-sample",
+        *("--model", f"{real_data / 'mobilenet_v2.py'}:load"),
+        *("--preprocess", f"{real_data / 'mobilenet_v2.py'}:preprocess"),
         *("--data", real_data, "--limit", 60, "--out", tmp_path),
         *("--methods", "energy,energy+react"),
     )
     result = json.loads((tmp_path / "report.json").read_text())
     without, clipped = (method["mean"]["auroc"] for method in result["methods"])
     assert clipped > without
+
+
+def test_no_code_of_the_data_folder_is_run_unasked(tmp_path, rng):
+    write_images(tmp_path / "imagenet-sample/a", 2, rng)
+    write_images(tmp_path / "textures", 2, rng)
+    for name in ("mobilenet_v2.py", "sitecustomize.py", "model.py"):
+        (tmp_path / name).write_text("raise SystemExit('this code was run')")
+    with pytest.raises(Absent, match="--model"):
+        suites.imagenet_sample(suites.Request(data=tmp_path))
+    named = suites.Request(data=tmp_path, model="resnet18")
+    assert suites.imagenet_sample(named).preprocess == "auto"
+
+
+def test_a_transform_of_the_users_file(tmp_path, rng):
+    write_images(tmp_path / "imagenet-sample/a", 2, rng)
+    write_images(tmp_path / "textures", 2, rng)
+    file = tmp_path / "mine.py"
+    file.write_text("def transform(): return abs\ndef nothing(): pass\n")
+
+    def request(function):
+        return suites.Request(
+            data=tmp_path, model="resnet18", preprocess=f"{file}:{function}"
+        )
+
+    assert suites.imagenet_sample(request("transform")).preprocess is abs
+    with pytest.raises(ValueError, match="returned a NoneType, expected a transform"):
+        suites.imagenet_sample(request("nothing"))
+    with pytest.raises(ValueError, match=r"expected FILE\.py:FUNCTION"):
+        models.parse_transform("transform")
+
+
+def test_a_spreadsheet_runs_nothing_of_the_report(tmp_path, capsys):
+    run(capsys, "digits", "--out", tmp_path, "--limit", 60, "--methods", "msp")
+    result = json.loads((tmp_path / "report.json").read_text())
+    (method,) = result["methods"]
+    for start in ["=", "+", "-", "@", "\t=", "\r\n-", " ="]:
+        result["model"] = f"{start}HYPERLINK(1)"
+        method["ood"][0]["ood"] = f"{start}1+1"
+        text = report.as_csv(result)
+        first = next(csv.DictReader(io.StringIO(text, newline="")))
+        assert first["model"] == f"'{start.strip()}HYPERLINK(1)"
+        assert first["ood"] == f"'{start.strip()}1+1"
+        assert float(first["fpr95"]) == method["ood"][0]["fpr95"]
 
 
 def test_a_detector_that_cannot_learn_leaves_the_others(tmp_path, capsys):

@@ -15,7 +15,7 @@ is kept there, so that the same command goes on where a killed run left off.
 suites, and what --data DIR holds:
   digits           nothing: images and a network come with the package
   fashion-mnist    fashion-mnist/*.gz; mnist/t10k-*.gz if there; a network is trained
-  imagenet-sample  imagenet-sample/CLASS/*, textures/, mobilenet_v2.py
+  imagenet-sample  imagenet-sample/CLASS/*, textures/; needs --model
   imagenet         id_data/ILSVRC-2012/val/CLASS/*,
                    ood_data/{iNaturalist,SUN,Places,dtd}
   cifar10, cifar100  downloaded; ood_data/{svhn,LSUN,LSUN_resize,iSUN,dtd,places365}
@@ -50,6 +50,12 @@ def add_parser(commands):
         "--model",
         help="a torchvision name, timm/NAME, FILE.py:FUNCTION that builds one, or "
         "NAME=CHECKPOINT; for fashion-mnist resnet-batch, -group or -weight",
+    )
+    add(
+        "--preprocess",
+        metavar="FILE.py:FUNCTION",
+        help="a function that returns the model's transform (default: the usual one of "
+        "the data set; fashion-mnist and digits have none)",
     )
     add("--methods", default="paper", help="see below (default: %(default)s)")
     add("--percentile", type=float, default=90.0, help="of the clip, in percent")
@@ -86,6 +92,7 @@ def run(options, arguments):
     request = Request(
         data=options.data,
         model=options.model,
+        preprocess=options.preprocess,
         protocol=options.protocol,
         out=out,
         seed=options.seed,

@@ -93,6 +93,30 @@ def parse_model(text, *, n_classes, cifar=False):
     return text
 
 
+def parse_transform(text):
+    """Return the transform that a user's ``FILE.py:FUNCTION`` makes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file or function, or if it makes no transform.
+    """
+    file, separator, function = text.rpartition(":")
+    if not (separator and file.endswith(".py")):
+        raise ValueError(
+            f"--preprocess {text}: expected FILE.py:FUNCTION, a function without "
+            "arguments that returns the transform."
+        )
+    transform = load_function(file, function)()
+    if not callable(transform):
+        raise ValueError(
+            f"--preprocess {text}: the function returned a "
+            f"{type(transform).__name__}, expected a transform, which takes a PIL "
+            "image and returns a float tensor."
+        )
+    return transform
+
+
 def load_function(file, name):
     """Return a function of a Python file."""
     if not Path(file).is_file():

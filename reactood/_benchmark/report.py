@@ -5,11 +5,13 @@ import csv
 import html
 import io
 import json
+import re
 import textwrap
 from pathlib import Path
 
 from reactood._benchmark.published import SOURCE
 
+FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
        padding: 0 1rem; color: #1a1a1a; background: #fff }
@@ -73,8 +75,19 @@ def as_csv(result):
         row["id_accuracy_rule"] = method.get("accuracy")
         for cell in _cells(method):
             size = result["counts"].get(f"OOD {cell.get('ood')}")
-            writer.writerow(row | {"n": size} | cell)
+            writer.writerow(_escaped(row | {"n": size} | cell))
     return stream.getvalue()
+
+
+def _escaped(row):
+    """Return cells on one line that no spreadsheet takes for a formula."""
+    cells = {}
+    for key, value in row.items():
+        if isinstance(value, str):
+            value = re.sub(r"[\r\n\t]+", " ", value).strip()
+            value = f"'{value}" if value.startswith(FORMULA) else value
+        cells[key] = value
+    return cells
 
 
 def as_html(result, figures):

@@ -60,6 +60,7 @@ class Request:
 
     data: Any = None
     model: str | None = None
+    preprocess: str | None = None
     protocol: str = "clean"
     out: Any = "."
     seed: int = 0
@@ -188,10 +189,16 @@ def imagenet(request):
         noise={"mobilenet_v2": (0.03, 0.04)}.get(name, (0.005, 0.0)),
         notes=notes,
     )
-    if not isinstance(model, str):  # a checkpoint or a function has no transform
-        task.preprocess = IMAGENET_TRANSFORM
+    task.preprocess = _imagenet_transform(model, request)
     _split_imagenet(task, val, request)
     return task
+
+
+def _imagenet_transform(model, request):
+    """Return what the user asked for; for a model without a transform the usual one."""
+    if request.preprocess:
+        return models.parse_transform(request.preprocess)
+    return "auto" if isinstance(model, str) else IMAGENET_TRANSFORM
 
 
 IMAGENET_TRANSFORM = torchvision.transforms._presets.ImageClassification(crop_size=224)
@@ -239,21 +246,18 @@ def imagenet_sample(request):
     get = "Photos in imagenet-sample/CLASS/, textures in textures/."
     photos, classes = files.list_classes(files.find(data, ["imagenet-sample"], get=get))
     textures = list_folder(files.find(data, ["textures"], get=get))
-    if request.model:
-        model = models.parse_model(request.model, n_classes=1000)
-        preprocess = "auto" if isinstance(model, str) else IMAGENET_TRANSFORM
-    else:
-        file = files.find(
-            data, ["mobilenet_v2.py"], get="Or name a model with --model."
+    if not request.model:  # no default: a file of the data folder is not run unasked
+        raise Absent(
+            "imagenet-sample needs a model trained on ImageNet: --model NAME, such as "
+            "resnet50, or --model FILE.py:FUNCTION."
         )
-        model = models.load_function(file, "load")
-        preprocess = models.load_function(file, "preprocess")()
+    model = models.parse_model(request.model, n_classes=1000)
     notes.append("Every second photo is for learning; there is one photo per class.")
     return Task(
         suite="imagenet-sample",
         model=model,
-        model_name=request.model or "mobilenet_v2.py",
-        preprocess=preprocess,
+        model_name=request.model,
+        preprocess=_imagenet_transform(model, request),
         calibration=photos[::2],
         calibration_classes=classes[::2],
         test=photos[1::2],
@@ -328,7 +332,9 @@ def _cifar(request, dataset, suite, n_classes):
         suite=suite,
         model=model,
         model_name=request.model,
-        preprocess=CIFAR_TRANSFORM,
+        preprocess=models.parse_transform(request.preprocess)
+        if request.preprocess
+        else CIFAR_TRANSFORM,
         calibration=np.asarray(train.data)[rows],
         calibration_classes=np.asarray(train.targets)[rows],
         test=np.asarray(test.data),
