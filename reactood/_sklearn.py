@@ -37,9 +37,21 @@ def validate_array(estimator, X, *, reset, **check_params):
     another device, it is shown an array of the same shape that takes no memory.
     Values are not looked at: NaN and inf are the caller's to find.
     """
+    if isinstance(X, np.ma.MaskedArray) and X.mask.any():
+        raise TypeError(
+            f"Got a masked array in which {np.count_nonzero(X.mask)} values are "
+            "masked, and none can be left out; fill them in, X.filled(0) say, or drop "
+            "those rows."
+        )
     if not isinstance(X, torch.Tensor):
         return validate_data(
             estimator, X, reset=reset, ensure_all_finite=False, **check_params
+        )
+    if X.is_nested or X.is_meta:
+        kind = "nested tensor" if X.is_nested else "tensor on the meta device"
+        raise TypeError(
+            f"Got a {kind}, which holds no rectangle of numbers; expected a dense "
+            "tensor with values."
         )
     if X.requires_grad:
         raise ValueError(
