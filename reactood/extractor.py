@@ -23,7 +23,7 @@ from reactood._engines import DTYPES, ENGINES, describe_engine, make_engine
 from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
 from reactood._identity import HASH, identity
-from reactood._images import MissingTransform, Preparation
+from reactood._images import READING, MissingTransform, Preparation
 from reactood._modules import choose_device
 from reactood._networks import Network
 from reactood._rows import Rows
@@ -229,6 +229,11 @@ class TorchFeatureExtractor(
             such layer; if a name is not known; if the images cannot be read or do not
             fit the model.
         """
+        self._fit(X)
+        return self
+
+    def _fit(self, X):
+        """Fit, and return the source of the images that were looked at."""
         device = self._choose_device()
         for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
             self.__dict__.pop(name, None)
@@ -256,8 +261,10 @@ class TorchFeatureExtractor(
         self._runtime = _Runtime(backbone)
         self._network, self._plan = network.released(), plan
         self.n_features_out_ = plan.n_features
-        return self
+        self._runtime.stream = getattr(source, "stream", None)
+        return source
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None, *, out=None):
         """Fit, then extract the features of the same images.
 
@@ -277,8 +284,7 @@ class TorchFeatureExtractor(
         features : ndarray of shape (n_samples, `n_features_out_`)
             Features, float32.
         """
-        self.fit(X)
-        source = self._open(X, self._network.transform, reset=False)
+        source = self._fit(X)
         if y is not None:  # labels and rows must go together
             _warn_of_another_order(source)
         return self._extract(source, out)
@@ -313,6 +319,8 @@ class TorchFeatureExtractor(
         check_is_fitted(self)
         source = self._open(X, self._network.transform, reset=False)
         _warn_of_another_order(source)
+        if isinstance(source, LoaderSource):
+            source.read_before = self._runtime.stream
         return self._extract(source, out)
 
     @property
@@ -437,7 +445,9 @@ class TorchFeatureExtractor(
         }
         seen = {k: v for k, v in about.items() if k not in ("model", "preprocess")}
         # What was fitted, whatever the parameters say by now.
-        digest = identity((network.identity, self._plan, preprocess, HASH, seen))
+        digest = identity(
+            (network.identity, self._plan, preprocess, HASH, READING, seen)
+        )
         return open_store(self.cache, digest, about, self.n_features_out_)
 
     def _get_backbone(self):
@@ -466,6 +476,7 @@ class _Runtime:
     def __init__(self, backbone):
         self.backbone = backbone
         self.engine = self.settings = None
+        self.stream = None  # whose first images `fit` looked at
 
 
 def _warn_of_another_order(source):
