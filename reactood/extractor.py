@@ -61,10 +61,11 @@ class TorchFeatureExtractor(
         `dict(model.named_modules())`; maps and sequences are averaged over positions.
 
     preprocess : "auto", callable or None, default="auto"
-        What turns a PIL image into a float tensor (C, H, W). `"auto"` takes the
-        transform that belongs to the weights; None scales pixels to [0, 1]. Files are
-        read as RGB. Float arrays and tensors are taken as already preprocessed and
-        never touched.
+        What turns a PIL image into a float tensor (C, H, W), or an image processor of
+        Hugging Face's. `"auto"` takes the transform that belongs to the weights, and
+        RGB; None scales pixels to [0, 1]. A callable gets images as they are, whatever
+        their mode, turned as EXIF says. Float arrays and tensors are taken as already
+        preprocessed and never touched.
 
     batch_size : int or "auto", default="auto"
         Images per forward pass. `"auto"` starts with a size for the device and goes
@@ -137,8 +138,11 @@ class TorchFeatureExtractor(
     Accepted images: float arrays or tensors (n_samples, n_channels, height, width),
     taken as preprocessed; uint8 arrays or tensors (n_samples, height, width,
     n_channels) or (n_samples, n_channels, height, width); lists of PIL images or of
-    arrays; lists, arrays or a pandas column of paths; a folder, read in sorted order;
-    a torch Dataset or DataLoader, whose labels are ignored. scikit-learn can slice all
+    arrays, of contents of image files (`bytes`, `io.BytesIO`) or of dicts with an
+    image; lists or arrays of paths; a pandas or polars column of any of these; a
+    folder, read in the order of :func:`~reactood.datasets.list_images`; a torch or
+    Hugging Face Dataset, or a DataLoader, whose labels are ignored. scikit-learn can
+    slice all
     of them but a folder, a Dataset and a DataLoader; wrap a Dataset as
     :class:`~reactood.datasets.ImageDataset` for cross-validation.
 
