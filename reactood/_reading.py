@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 # Starts Ghostscript; only knows the size; opens an image of any format inside its own.
 NOT_DECODED = frozenset({"EPS", "MPEG", "IPTC"})
+USUAL = "JPEG", "PNG"
 NEVER_ALONE = {"MPO": "JPEG"}  # formats that another one's decoder opens
 MOST_SHOWN = 200  # characters of a value in a message
 MOST_BYTES_OF_PATH = 4096
@@ -46,13 +47,18 @@ def formats():
 
     All that Pillow, or a plugin that the user has imported, decodes itself: no stubs,
     which know the format and leave the decoding to others, and no external programs.
+    In the order in which they are tried: the usual ones first, last those that cannot
+    tell their own files by how they start.
     """
     Image.init()
-    return [
+    names = (
         name
         for name in Image.ID
         if name not in NOT_DECODED and not _is_stub(Image.OPEN[name][0])
-    ]
+    )
+    return sorted(
+        names, key=lambda name: (Image.OPEN[name][1] is None, name not in USUAL)
+    )
 
 
 def suffixes():

@@ -203,6 +203,7 @@ def test_formats_are_those_that_pillow_decodes_itself():
     assert {"JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM"} <= set(formats())
     stubs = {"HDF5", "GRIB", "BUFR", "WMF", "EPS", "MPEG", "IPTC"}
     assert not stubs & set(formats())
+    assert set(formats()[:2]) == {"JPEG", "PNG"}
     assert {".jpg", ".jpeg", ".png", ".tif", ".webp", ".mpo", ".gif"} <= suffixes()
     assert not {".h5", ".grib", ".bufr", ".wmf", ".eps", ".ps", ".mpg"} & suffixes()
 
