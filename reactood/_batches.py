@@ -6,13 +6,15 @@ an array, items that are prepared one at a time, and the batches of a DataLoader
 """
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -24,10 +26,9 @@ from torch.utils.data import (
 
 from reactood._blocks import as_tensor
 from reactood._identity import image_digest
-from reactood._images import Preparation
+from reactood._images import Preparation, check_plain, image_in
 from reactood._inputs import check_paths, image_items
-
-IMAGE_KEYS = ("image", "images", "img", "pixel_values", "data", "x", "input")
+from reactood._reading import content_of, is_encoded, loaded
 
 
 class Batch(NamedTuple):
@@ -110,6 +111,7 @@ class ItemSource:
         self.prepare = prepare
         self.num_workers = num_workers
         self.n_rows = len(items)
+        self.uniform = _Uniform()
         # Of other containers, nobody knows what it costs to ask twice for an image.
         self.keyed = isinstance(items, list | tuple | np.ndarray | torch.Tensor)
 
@@ -119,7 +121,10 @@ class ItemSource:
 
     def _key(self, row):
         try:
-            return image_digest(self.items[row])
+            item = self.items[row]
+            if is_encoded(item):  # 1 axis: no image has as few
+                item = np.frombuffer(content_of(item), np.uint8)
+            return image_digest(item)
         except Exception:  # decoders raise all kinds; said when it is prepared
             return None
 
@@ -132,19 +137,29 @@ class ItemSource:
         if not self.num_workers:
             yield from self.preview(plan)
             return
+        self._load_images()
         loader = DataLoader(
             _Prepared(self.items, self.prepare),
             batch_sampler=_Plan(plan),
             num_workers=self.num_workers,
             collate_fn=_collate,
+            worker_init_fn=functools.partial(_allow_pixels, Image.MAX_IMAGE_PIXELS),
             generator=torch.Generator(),  # leaves the global one alone
         )
         batches: Any = iter(loader)
         try:
-            yield from batches
+            for errors, groups in batches:
+                yield self.uniform(errors, groups)
         finally:  # at once, whoever still holds this generator
             with contextlib.suppress(Exception):
                 batches._shutdown_workers()
+
+    def _load_images(self):
+        """Decode PIL images that were opened only: processes would share the files."""
+        for item in self.items if self.keyed else ():
+            if isinstance(item, Image.Image):
+                with contextlib.suppress(ValueError):  # said again when it is its turn
+                    loaded(item)
 
     def preview(self, plan):
         """Yield batches that are made in this process."""
@@ -153,11 +168,12 @@ class ItemSource:
         n_threads = torch.get_num_threads() if several else 1
         if n_threads == 1:
             for rows in plan:
-                yield _collate([prepared[row] for row in rows])
+                yield self.uniform(*_collate([prepared[row] for row in rows]))
             return
         with ThreadPoolExecutor(n_threads) as pool:
             for rows in plan:
-                yield _collate(list(pool.map(prepared.__getitem__, rows)))
+                items = list(pool.map(prepared.__getitem__, rows))
+                yield self.uniform(*_collate(items))
 
 
 class LoaderSource:
@@ -169,6 +185,17 @@ class LoaderSource:
     def __init__(self, loader, prepare):
         self.loader = loader
         self.prepare = prepare
+        self.read_before: Any = None  # a stream whose first images were looked at
+        self._begun: Any = None
+
+    @property
+    def stream(self):
+        """What the dataset gives out, if it is one to be iterated over in this process.
+
+        The same object in the next pass too if it can be read only once.
+        """
+        fetcher = getattr(self._begun and self._begun[1], "_dataset_fetcher", None)
+        return getattr(fetcher, "dataset_iter", None)
 
     @property
     def in_order(self):
@@ -194,20 +221,53 @@ class LoaderSource:
         return self.prepare.finish(batch)
 
     def batches(self, plan):
-        """Yield the loader's own batches, whatever the plan."""
+        """Yield the loader's own batches, whatever the plan, `preview`'s ones again."""
+        if self._begun is None:
+            self._begin()
+        seen, rest = self._begun
+        yield from self._batches(itertools.chain(seen, rest))
+
+    def preview(self, plan):
+        """Yield the loader's first batches; `batches` goes on with all of them."""
+        self._begin()
+        yield from self._batches(self._remembered())
+
+    def _begin(self):
+        self._begun = [], iter(self.loader)
+        if self.read_before is not None and self.stream is self.read_before:
+            raise ValueError(
+                "The DataLoader's IterableDataset can be read only once, and fit has "
+                "read its first images: their rows would be missing. Use "
+                "fit_transform, or let its __iter__ start from the beginning each time."
+            )
+
+    def _remembered(self):
+        seen, rest = self._begun
+        for batch in rest:
+            seen.append(batch)
+            yield batch
+
+    def _batches(self, batches):
         start = 0
-        for batch in self.loader:
+        for batch in batches:
             images = batch if self._is_list(batch) else image_in(batch)
+            check_plain(images)
             if isinstance(images, torch.Tensor) and images.is_floating_point():
                 rows = list(range(start, start + len(images)))
                 yield _finite(rows, images.detach().cpu().float())
             else:
                 prepared = _Prepared(images, self.prepare, start)
-                yield _collate([prepared[i] for i in range(len(images))])
+                items = [prepared[i] for i in range(len(images))]
+                yield _Uniform()(*_collate(items))  # the next may be of another size
             start += len(images)
         if not start:
             raise ValueError(
                 "The DataLoader is empty, wanted at least 1 batch of images."
+                + (
+                    " Was its IterableDataset read before?"
+                    if isinstance(self.loader.dataset, IterableDataset)
+                    else ""
+                )
             )
 
     def _is_list(self, batch):
@@ -215,7 +275,11 @@ class LoaderSource:
         return (
             self.loader.collate_fn is not default_collate
             and isinstance(batch, tuple | list)
-            and all(isinstance(x, torch.Tensor) and x.ndim == 3 for x in batch)
+            and all(
+                isinstance(x, Image.Image)
+                or (isinstance(x, torch.Tensor) and x.ndim == 3)
+                for x in batch
+            )
         )
 
 
@@ -290,28 +354,54 @@ def _known(error, row):
 
 
 def _collate(items):
-    """Make a batch of pairs of a row and its image, or what went wrong with it."""
+    """Make groups of images that can be stacked; errors stay apart."""
     errors = {row: image for row, image in items if isinstance(image, Exception)}
-    good = [(row, image) for row, image in items if row not in errors]
-    if not good:
-        return Batch([], None, errors)
-    rows, images = map(list, zip(*good, strict=True))
-    shapes = [tuple(image.shape) for image in images]
-    usual = max(shapes, key=shapes.count)  # the first of them if there are several
-    for row, shape in zip(rows, shapes, strict=True):
-        if shape != usual:
-            errors[row] = ValueError(
-                f"Images differ in shape: image {rows[shapes.index(usual)]} is "
-                f"{usual}, image {row} is {shape}. All must agree once they are "
-                "preprocessed; let preprocess= resize them."
-            )
-    images = [image for row, image in good if row not in errors]
-    rows = [row for row in rows if row not in errors]
-    if len({image.dtype for image in images}) > 1:
-        errors |= dict.fromkeys(rows, _mixture())
-        return Batch([], None, errors)
-    batch = _finite(rows, torch.stack(images))
-    return batch._replace(errors=errors | batch.errors)
+    groups: dict[tuple, list] = {}
+    for row, image in items:
+        if row not in errors:
+            groups.setdefault((image.shape, image.dtype), []).append((row, image))
+    return errors, [_stacked(group) for group in groups.values()]
+
+
+def _stacked(group):
+    rows, images = map(list, zip(*group, strict=True))
+    return rows, torch.stack(images)
+
+
+class _Uniform:
+    """Lets images of one shape and kind pass, the most frequent of the first batch."""
+
+    def __init__(self):
+        self.row: Any = None  # that has this shape and dtype
+        self.shape: Any = None
+        self.dtype: Any = None
+
+    def __call__(self, errors, groups):
+        """Return a batch of images that go together, and errors for the others."""
+        if self.row is None and groups:
+            rows, images = max(groups, key=lambda group: len(group[0]))
+            self.row, self.shape, self.dtype = rows[0], images.shape[1:], images.dtype
+        batch = Batch([], None, {})
+        for rows, images in groups:
+            if images.dtype != self.dtype:
+                errors |= dict.fromkeys(rows, _mixture())
+            elif images.shape[1:] != self.shape:
+                errors |= {row: self._differs(row, images) for row in rows}
+            else:
+                batch = _finite(rows, images)
+        return batch._replace(errors=errors | batch.errors)
+
+    def _differs(self, row, images):
+        return ValueError(
+            f"Images differ in shape: image {self.row} is {tuple(self.shape)}, image "
+            f"{row} is {tuple(images.shape[1:])}. All must agree once they are "
+            "preprocessed; let preprocess= resize them."
+        )
+
+
+def _allow_pixels(limit, worker):
+    """Set the user's limit in a process that does not inherit it."""
+    Image.MAX_IMAGE_PIXELS = limit
 
 
 def _mixture():
@@ -334,18 +424,3 @@ def _finite(rows, images):
     good = [row for row in rows if row not in errors]
     images = images[~bad.any(dim=1)]
     return Batch(good, images if good else None, errors)
-
-
-def image_in(item):
-    """Return the image in what a Dataset or DataLoader yields: the first of a tuple."""
-    if isinstance(item, tuple | list) and item:
-        return item[0]
-    if isinstance(item, Mapping):
-        for key in IMAGE_KEYS:
-            if key in item:
-                return item[key]
-        raise TypeError(
-            f"The dataset yields dicts with keys {', '.join(map(str, item))}; wanted "
-            f"the image under one of {', '.join(IMAGE_KEYS)}, or first in a tuple."
-        )
-    return item

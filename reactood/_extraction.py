@@ -231,7 +231,8 @@ def _warn_of_errors(errors):
     shown = [f"{row} ({errors[row]})" for row in sorted(errors)[:MOST_NAMED]]
     more = len(errors) - len(shown)
     warn(
-        f"{len(errors)} images could not be read, and their features are NaN: rows "
+        f"{len(errors)} images could not be read or preprocessed, and their features "
+        "are NaN: rows "
         + "; ".join(shown)
         + (f"; and {more} more: {sorted(errors)[MOST_NAMED:]}" if more else "."),
     )

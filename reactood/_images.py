@@ -1,20 +1,40 @@
 """One image of any accepted kind becomes a tensor that a model takes."""
 
-import os
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from reactood._blocks import as_tensor
+from reactood._reading import (
+    check_pixels,
+    decode,
+    is_encoded,
+    is_path,
+    list_folder,
+    loaded,
+    missing,
+    short,
+)
 
-SUFFIXES = frozenset(Image.registered_extensions()) - {".pdf", ".mpg", ".mpeg"}
+__all__ = ["list_folder", "missing"]  # known from here too
+
+# Of how a file becomes pixels; the next number when the same file gives other ones, so
+# that a cache does not serve features of the old ones. 2: turned as EXIF says.
+READING = 2
 CHANNELS = (1, 3, 4)
 GEOMETRY = transforms.Resize, transforms.CenterCrop  # from a PIL image to another
+SAME_SIZE = (
+    *(transforms.Grayscale, transforms.ToTensor, transforms.PILToTensor),
+    *(v2.Grayscale, v2.RGB, v2.ToImage, v2.ToDtype, v2.PILToTensor),
+)
+IMAGE_KEYS = ("image", "images", "img", "pixel_values", "data", "x", "input")
+PROCESSED = "pixel_values"  # where Hugging Face's image processors put their result
 
 
 class Preparation:
@@ -30,7 +50,7 @@ class Preparation:
     transform : callable or None
         From a PIL image to a float tensor; None scales the pixels to [0, 1].
     rgb : bool
-        Whether the transform wants RGB; a user's own may want what is there.
+        Whether the transform gets RGB; a user's own gets the image as it is.
     """
 
     def __init__(self, transform, *, rgb):
@@ -45,22 +65,32 @@ class Preparation:
         return self.split is not None
 
     def __call__(self, item):
-        """Prepare ``item``: a path, a PIL image, an array or a tensor."""
-        if isinstance(item, str | os.PathLike):
-            image = read_image(item)
+        """Prepare a path, an encoded image, a PIL image, an array or a tensor."""
+        if is_path(item) or is_encoded(item):
+            image = decode(item)
+            if self.rgb or self.transform is None:
+                image = as_rgb(image)
         elif isinstance(item, Image.Image):
-            image = item
+            image = loaded(item)
+            if self.rgb:
+                image = as_rgb(image)
+            elif self.transform is None:
+                image = as_rgb_or_grey(image)
         elif isinstance(item, np.ndarray | torch.Tensor):
-            item = as_tensor(item)
-            if item.is_floating_point():
-                return item.detach().float()
-            image = _as_image(item)
+            check_plain(item)
+            tensor = as_tensor(item)
+            if tensor.is_floating_point():
+                return tensor.detach().float()
+            pixels = _channels_last(tensor)
+            if self.transform is None:
+                return pixels.cpu().movedim(-1, 0).contiguous()
+            array = pixels.cpu().numpy()
+            image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+            if self.rgb:
+                image = as_rgb(image)
         else:
-            raise TypeError(
-                f"An image is a {type(item).__name__}; wanted a path, a PIL image, a "
-                "uint8 array or tensor, or a float one that is already preprocessed."
-            )
-        return self._transformed(as_rgb(image) if self.rgb else as_rgb_or_grey(image))
+            raise TypeError(no_image(item))
+        return self._transformed(image)
 
     def finish(self, batch):
         """Scale and normalise a batch of pixels; leave floats as they are."""
@@ -78,20 +108,81 @@ class Preparation:
         return batch.sub_(mean).div_(std)
 
     def _transformed(self, image):
+        check_resized(self.transform, image)
         if self.split is not None:
             pixels, mean, _ = self.split
             tensor = pixels(image)
-            if mean is not None and len(mean) not in (1, len(tensor)):
-                return self.transform(image)  # which has its own words for this
-            return tensor
-        tensor = self.transform(image)
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            got = getattr(tensor, "dtype", type(tensor).__name__)
-            raise TypeError(
-                f"preprocess returned {got}, wanted a float tensor of shape (C, H, W); "
-                "end it with torchvision.transforms.ToTensor()."
-            )
-        return tensor.float()
+            n_means = 1 if mean is None else len(mean)
+            if tensor.dtype == torch.uint8 and n_means in (1, len(tensor)):
+                return tensor
+            if n_means == 3:  # known steps alone, which take nothing but RGB
+                return pixels(as_rgb(image))
+        if isinstance(self.transform, MissingTransform):
+            return self.transform(image)
+        try:
+            result = self.transform(image)
+        except Exception as error:  # a user's own code may raise any
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(_failed(image, error)) from error
+        return _prepared(result)
+
+
+def _failed(image, error):
+    """Say that the user's own transform raised an error; the image was read."""
+    hint = ""
+    if image.mode != "RGB":
+        hint = (
+            " Your own preprocess gets images as they are; convert them first if it "
+            "takes RGB alone: image.convert('RGB'), or torchvision.transforms.v2.RGB() "
+            "as the first step."
+        )
+    return (
+        f"preprocess failed on this image of mode {image.mode} and {image.width} x "
+        f"{image.height} pixels, which was read: {type(error).__name__}: "
+        f"{error}.{hint}"
+    )
+
+
+def _prepared(result):
+    """Return what the user's own transform made of an image as a float tensor."""
+    found = result
+    if isinstance(found, Mapping) and PROCESSED in found:
+        found = found[PROCESSED]
+        while _is_batch_of_one(found):
+            found = found[0]
+        if isinstance(found, np.ndarray):
+            found = as_tensor(found)
+    is_float = isinstance(found, torch.Tensor) and found.is_floating_point()
+    if not is_float or found.ndim not in (1, 2, 3):
+        raise TypeError(
+            f"preprocess returned {_described(result)}, wanted a float tensor of shape "
+            "(C, H, W); end it with torchvision.transforms.ToTensor(). The result of a "
+            "Hugging Face image processor is good too: a dict with one image in "
+            f"{PROCESSED!r}."
+        )
+    return found.detach().float()
+
+
+def _is_batch_of_one(found):
+    if isinstance(found, list | tuple):
+        return len(found) == 1
+    return getattr(found, "ndim", 0) == 4 and len(found) == 1
+
+
+def _described(result):
+    """Say in a few words what a function returned."""
+    name = type(result).__name__
+    if isinstance(result, Image.Image):
+        return "Image"
+    if isinstance(result, Mapping):
+        inside = _described(result[PROCESSED]) if PROCESSED in result else ""
+        keys = short([str(key) for key in result])
+        return f"{name} with the keys {keys}" + (inside and f" and {inside} inside")
+    if isinstance(result, list | tuple):
+        return f"{name} of {len(result)}"
+    if hasattr(result, "dtype") and hasattr(result, "shape"):
+        return f"{name} of {result.dtype} and shape {tuple(result.shape)}"
+    return name
 
 
 def _split(transform):
@@ -154,18 +245,63 @@ class MissingTransform:
         )
 
 
-def read_image(path):
-    """Read an image file as RGB, or say which file is wrong."""
-    try:
-        with Image.open(path) as image:
-            return as_rgb(image)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(missing(path)) from error
-    except Exception as error:  # decoders raise all kinds
-        raise ValueError(
-            f"{os.fspath(path)!r} cannot be read as an image ({error}): it is damaged, "
-            "cut short, or no image. Remove or replace it."
-        ) from error
+def check_resized(transform, image):
+    """Raise ValueError where known steps would make an image too large.
+
+    A picture one pixel high grows to 256 times as many pixels in each direction.
+    """
+    steps = getattr(transform, "transforms", [transform])
+    if type(transform) is ImageClassification:
+        steps = [transforms.Resize(transform.resize_size)]
+    elif isinstance(transform, torch.nn.Sequential):
+        steps = transform
+    width, height = image.size
+    for step in steps:
+        if isinstance(step, transforms.Resize | v2.Resize):
+            width, height = _resized(step, width, height)
+        elif isinstance(step, transforms.CenterCrop | v2.CenterCrop):
+            height, width = step.size
+        elif not isinstance(step, SAME_SIZE):
+            return  # nobody knows what it makes
+        check_pixels(width, height, "once it is resized, it has")
+
+
+def _resized(step, width, height):
+    """Return width and height after torchvision's Resize."""
+    size = [step.size] if isinstance(step.size, int) else step.size
+    if size is not None and len(size) == 2:
+        return size[1], size[0]
+    low, high = sorted((width, height))
+    if size is not None:
+        low, high = size[0], int(size[0] * high / low)
+    if step.max_size is not None and (size is None or high > step.max_size):
+        low, high = int(step.max_size * low / high), step.max_size
+    return (low, high) if width <= height else (high, low)
+
+
+def read_image(item):
+    """Read an image file, or encoded bytes, as RGB, or say what is wrong."""
+    return as_rgb(decode(item))
+
+
+def image_in(item):
+    """Return the image in what a Dataset or DataLoader yields: the first of a tuple."""
+    if isinstance(item, tuple | list) and item:
+        return image_in(item[0]) if isinstance(item[0], Mapping) else item[0]
+    if not isinstance(item, Mapping):
+        return item
+    if item.keys() <= {"bytes", "path"}:  # Hugging Face's image that is not decoded
+        return item.get("path") if item.get("bytes") is None else item["bytes"]
+    for key in IMAGE_KEYS:
+        if key in item:
+            return image_in(item[key]) if isinstance(item[key], Mapping) else item[key]
+    images = [value for value in item.values() if isinstance(value, Image.Image)]
+    if len(images) == 1:
+        return images[0]
+    raise TypeError(
+        f"The dataset yields dicts with keys {short(', '.join(map(str, item)))[1:-1]}; "
+        f"wanted the image under one of {', '.join(IMAGE_KEYS)}, or first in a tuple."
+    )
 
 
 def as_rgb(image):
@@ -176,8 +312,10 @@ def as_rgb(image):
 def as_rgb_or_grey(image):
     """Convert a PIL image to 8-bit RGB, or grey ("L") if it is grey."""
     if image.mode in ("I", "F"):
+        name = getattr(image, "filename", "")
+        kind = "32-bit integers" if image.mode == "I" else "floats"
         raise ValueError(
-            f"its pixels are {'32-bit integers' if image.mode == 'I' else 'floats'} of "
+            f"{short(name) + ': ' if name else ''}its pixels are {kind} of "
             "unknown range; scale them to 8 bits, or give float arrays that are "
             "already preprocessed"
         )
@@ -187,45 +325,13 @@ def as_rgb_or_grey(image):
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
 
 
-def missing(path):
-    """Say that a file does not exist."""
-    return (
-        f"{os.fspath(path)!r} does not exist (relative paths start at "
-        f"{str(Path.cwd())!r})."
-    )
-
-
-def list_folder(folder):
-    """Return the image files below a folder, sorted by path."""
-    files, seen = [], set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(root) in seen:
-            folders.clear()  # a link back: do not go round for ever
-            continue
-        seen.add(os.path.realpath(root))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [
-            Path(root, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    files.sort()
-    if not files:
-        raise ValueError(
-            f"The folder {os.fspath(folder)!r} holds no image files (looked for "
-            ".jpg, .png and the like, in all folders below it too; names that start "
-            "with a dot are left out)."
-        )
-    return files
-
-
 def pixels_of(item):
     """Return an image as an array, channels last where it has an axis for them.
 
     Of uint8, or floats as they are: of images that are already preprocessed.
     """
     if isinstance(item, Image.Image):
-        return np.asarray(as_rgb_or_grey(item))
+        return np.asarray(as_rgb_or_grey(loaded(item)))
     if not isinstance(item, np.ndarray | torch.Tensor):
         return np.asarray(read_image(item))
     array = np.asarray(item.detach().cpu() if torch.is_tensor(item) else item)
@@ -247,7 +353,52 @@ def channels_last(shape):
     )
 
 
-def _as_image(tensor):
+def check_plain(item):
+    """Refuse arrays and tensors that hold no plain numbers, or hide some."""
+    if isinstance(item, np.ma.MaskedArray):
+        if np.ma.is_masked(item):
+            raise TypeError(
+                "Got a masked array, whose mask would be lost; fill it first: "
+                "X.filled(value)."
+            )
+    elif isinstance(item, np.ndarray) and item.dtype == object and item.ndim > 2:
+        raise TypeError(
+            f"Got an array of dtype object and shape {item.shape}, which does not say "
+            "whether its numbers are pixels or already preprocessed; make it of uint8 "
+            "for pixels in 0..255, or of floats that are already preprocessed: "
+            "numpy.stack(images) keeps the dtype of what is in a list."
+        )
+    elif isinstance(item, torch.Tensor):
+        kind = None
+        if item.is_meta:
+            kind = "on the device 'meta', without values"
+        elif item.is_nested:
+            kind = "nested"
+        elif item.layout != torch.strided:
+            kind = f"of layout {str(item.layout).removeprefix('torch.')}"
+        if kind is not None:
+            raise TypeError(
+                f"Got a tensor that is {kind}; expected a plain one (n, C, H, W), or a "
+                "list of tensors (C, H, W)."
+            )
+
+
+def no_image(item):
+    """Say that something is no image, and what would be one."""
+    got = "None" if item is None else f"a {type(item).__name__}"
+    if hasattr(item, "read"):
+        return (
+            f"An image is {got}, an open file; expected its path, or its content: "
+            "file.read()."
+        )
+    return (
+        f"An image is {got}; expected a path, a PIL image, the bytes of an image "
+        "file, a uint8 array or tensor, or a float one that is already preprocessed."
+    )
+
+
+def _channels_last(tensor):
+    """Return a tensor of pixels as (H, W, C)."""
     if tensor.dtype != torch.uint8:
         raise TypeError(
             f"An image has dtype {str(tensor.dtype).removeprefix('torch.')}; wanted "
@@ -258,6 +409,5 @@ def _as_image(tensor):
             f"An image has shape {tuple(tensor.shape)}, wanted 2 or 3 axes."
         )
     if not channels_last(tensor.shape):
-        tensor = tensor.movedim(0, -1)
-    array = tensor.cpu().numpy()
-    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+        return tensor.movedim(0, -1)
+    return tensor[..., None] if tensor.ndim == 2 else tensor

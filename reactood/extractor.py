@@ -23,7 +23,7 @@ from reactood._engines import DTYPES, ENGINES, describe_engine, make_engine
 from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
 from reactood._identity import HASH, identity
-from reactood._images import MissingTransform, Preparation
+from reactood._images import READING, MissingTransform, Preparation
 from reactood._modules import choose_device
 from reactood._networks import Network
 from reactood._rows import Rows
@@ -61,10 +61,11 @@ class TorchFeatureExtractor(
         `dict(model.named_modules())`; maps and sequences are averaged over positions.
 
     preprocess : "auto", callable or None, default="auto"
-        What turns a PIL image into a float tensor (C, H, W). `"auto"` takes the
-        transform that belongs to the weights; None scales pixels to [0, 1]. Files are
-        read as RGB. Float arrays and tensors are taken as already preprocessed and
-        never touched.
+        What turns a PIL image into a float tensor (C, H, W), or an image processor of
+        Hugging Face's. `"auto"` takes the transform that belongs to the weights, and
+        RGB; None scales pixels to [0, 1]. A callable gets images as they are, whatever
+        their mode, turned as EXIF says. Float arrays and tensors are taken as already
+        preprocessed and never touched.
 
     batch_size : int or "auto", default="auto"
         Images per forward pass. `"auto"` starts with a size for the device and goes
@@ -137,8 +138,11 @@ class TorchFeatureExtractor(
     Accepted images: float arrays or tensors (n_samples, n_channels, height, width),
     taken as preprocessed; uint8 arrays or tensors (n_samples, height, width,
     n_channels) or (n_samples, n_channels, height, width); lists of PIL images or of
-    arrays; lists, arrays or a pandas column of paths; a folder, read in sorted order;
-    a torch Dataset or DataLoader, whose labels are ignored. scikit-learn can slice all
+    arrays, of contents of image files (`bytes`, `io.BytesIO`) or of dicts with an
+    image; lists or arrays of paths; a pandas or polars column of any of these; a
+    folder, read in the order of :func:`~reactood.datasets.list_images`; a torch or
+    Hugging Face Dataset, or a DataLoader, whose labels are ignored. scikit-learn can
+    slice all
     of them but a folder, a Dataset and a DataLoader; wrap a Dataset as
     :class:`~reactood.datasets.ImageDataset` for cross-validation.
 
@@ -229,6 +233,11 @@ class TorchFeatureExtractor(
             such layer; if a name is not known; if the images cannot be read or do not
             fit the model.
         """
+        self._fit(X)
+        return self
+
+    def _fit(self, X):
+        """Fit, and return the source of the images that were looked at."""
         device = self._choose_device()
         for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
             self.__dict__.pop(name, None)
@@ -256,8 +265,10 @@ class TorchFeatureExtractor(
         self._runtime = _Runtime(backbone)
         self._network, self._plan = network.released(), plan
         self.n_features_out_ = plan.n_features
-        return self
+        self._runtime.stream = getattr(source, "stream", None)
+        return source
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None, *, out=None):
         """Fit, then extract the features of the same images.
 
@@ -277,8 +288,7 @@ class TorchFeatureExtractor(
         features : ndarray of shape (n_samples, `n_features_out_`)
             Features, float32.
         """
-        self.fit(X)
-        source = self._open(X, self._network.transform, reset=False)
+        source = self._fit(X)
         if y is not None:  # labels and rows must go together
             _warn_of_another_order(source)
         return self._extract(source, out)
@@ -313,6 +323,8 @@ class TorchFeatureExtractor(
         check_is_fitted(self)
         source = self._open(X, self._network.transform, reset=False)
         _warn_of_another_order(source)
+        if isinstance(source, LoaderSource):
+            source.read_before = self._runtime.stream
         return self._extract(source, out)
 
     @property
@@ -437,7 +449,9 @@ class TorchFeatureExtractor(
         }
         seen = {k: v for k, v in about.items() if k not in ("model", "preprocess")}
         # What was fitted, whatever the parameters say by now.
-        digest = identity((network.identity, self._plan, preprocess, HASH, seen))
+        digest = identity(
+            (network.identity, self._plan, preprocess, HASH, READING, seen)
+        )
         return open_store(self.cache, digest, about, self.n_features_out_)
 
     def _get_backbone(self):
@@ -466,6 +480,7 @@ class _Runtime:
     def __init__(self, backbone):
         self.backbone = backbone
         self.engine = self.settings = None
+        self.stream = None  # whose first images `fit` looked at
 
 
 def _warn_of_another_order(source):

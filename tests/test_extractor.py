@@ -810,7 +810,6 @@ def test_bad_files(extractor, photos, tmp_path):
         (np.zeros((0, 9, 9, 3), np.uint8), ValueError, "empty ndarray, 0 images"),
         (np.zeros((9, 9, 3), np.uint8), ValueError, r"one image of .* X\[None\]"),
         ((x for x in "ab"), TypeError, r"can be read only once; wanted a list"),
-        ([Image.new("F", (9, 9))], ValueError, "Image 0: its pixels are floats"),
         (ListDataset([{"a": 1}]), TypeError, "dicts with keys a; wanted"),
         (ListDataset([3]), TypeError, "An image is a int"),
         (np.full((2, 3, 9, 9), np.nan), ValueError, "NaN or infinity.*values in row 0"),
@@ -827,6 +826,16 @@ def test_bad_files(extractor, photos, tmp_path):
 def test_bad_images(extractor, X, error, sentence):
     with pytest.raises(error, match=sentence):
         extractor.fit(X)
+
+
+def test_images_of_unknown_range(net, tmp_path):
+    image = Image.new("F", (9, 9))
+    image.save(tmp_path / "float.tif")
+    extractor = TorchFeatureExtractor(net, preprocess=None)
+    with pytest.raises(ValueError, match="Image 0: its pixels are floats"):
+        extractor.fit([image])
+    with pytest.raises(ValueError, match=r"Image 0: '.*float\.tif': its pixels are fl"):
+        extractor.fit(tmp_path)
 
 
 def test_mixed_sizes_name_both_images(net, rng):

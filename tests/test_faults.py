@@ -30,7 +30,7 @@ from torchvision.models import ResNet18_Weights, ViT_B_16_Weights
 
 import reactood._forward
 from reactood import ReActDetector, TorchFeatureExtractor
-from reactood._images import Preparation, read_image
+from reactood._images import Preparation, as_rgb, read_image
 from reactood.cache import FeatureCache
 
 SIZE = 16
@@ -557,9 +557,29 @@ def test_other_transforms_run_whole_and_in_one_thread(transform, photos):
 
 def test_a_transform_of_another_number_of_channels(rng):
     grey = Image.fromarray(rng.integers(0, 256, (9, 9), dtype=np.uint8))
-    extractor = TorchFeatureExtractor(conv_net, preprocess=Resized())
+    two = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(*[[0.5] * 2] * 2)]
+    )
+    extractor = TorchFeatureExtractor(conv_net, preprocess=two)
     with pytest.raises(ValueError, match=r"Image 0: .*broadcast"):
         extractor.fit([grey])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "RGBA", "I;16"])
+def test_known_steps_that_take_nothing_but_rgb_get_it(mode, rng, tmp_path):
+    """Without a step of the user's own, any other mode would be an error."""
+    pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "I;16":
+        image = Image.fromarray(257 * pixels[..., 0].astype(np.uint16))
+    else:
+        image = image.convert(mode)
+    path = tmp_path / "image.tif"
+    image.save(path)
+    prepare, expected = Preparation(Resized(), rgb=False), as_rgb(image)
+    for item in (image, path):
+        pixels = prepare(item)
+        assert torch.equal(prepare.finish(pixels[None])[0], Resized()(expected))
 
 
 def test_threads_keep_the_order(thousand):

@@ -612,7 +612,7 @@ def test_contact_sheet_of_a_pipeline():
 
 
 def test_contact_sheet_errors(detector, data):
-    images = np.zeros((3, 6, 6), dtype=np.uint8)
+    images = np.zeros((3, 6, 6, 1), dtype=np.uint8)
     with pytest.raises(TypeError, match="takes features, wanted a fitted Pipeline"):
         ContactSheetDisplay.from_estimator(detector, data[0])
     with pytest.raises(ValueError, match="2 scores for 3 images"):

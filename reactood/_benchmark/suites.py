@@ -347,6 +347,7 @@ def _cifar(request, dataset, suite, n_classes):
 
 CIFAR_TRANSFORM = transforms.Compose(
     [
+        transforms.RGB(),
         transforms.Resize((32, 32), antialias=True),
         transforms.ToImage(),
         transforms.ToDtype(torch.float32, scale=True),

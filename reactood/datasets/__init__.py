@@ -1,6 +1,6 @@
-"""Data: a small real example with a trained network, and a view of your own images."""
+"""Data: a small real example with a trained network, and views of your own images."""
 
 from reactood.datasets._digits import digits_classifier, load_digits_ood
-from reactood.datasets._images import ImageDataset
+from reactood.datasets._images import ImageDataset, list_images
 
-__all__ = ["ImageDataset", "digits_classifier", "load_digits_ood"]
+__all__ = ["ImageDataset", "digits_classifier", "list_images", "load_digits_ood"]

@@ -1,9 +1,65 @@
-"""A torch Dataset that scikit-learn can slice."""
+"""A torch Dataset that scikit-learn can slice, and the files in a folder."""
+
+import os
 
 import numpy as np
 from torch.utils.data import Dataset
 
-__all__ = ["ImageDataset"]
+from reactood._inputs import folder_items
+from reactood._reading import is_path
+
+__all__ = ["ImageDataset", "list_images"]
+
+
+def list_images(folder):
+    """List the image files of a folder in the order in which it is read.
+
+    Wherever images are wanted, a folder stands for this list: row `i` of the result
+    belongs to path `i`. Unlike the folder, the list can be sliced by scikit-learn.
+
+    Parameters
+    ----------
+    folder : str, bytes or os.PathLike
+        The folder. All folders below it are read too, through links as well, unless a
+        link leads back to a folder that it is in. Names that start with a dot are left
+        out.
+
+    Returns
+    -------
+    paths : list of pathlib.Path
+        The files whose names end in the suffix of a format that is read (`.jpg`,
+        `.png` and the like, in upper or lower case), each below `folder`, sorted name
+        by name as paths are: `a/2.png` before `a-b/1.png`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    OSError
+        If a folder below it cannot be read.
+    ValueError
+        If it is a file, or holds no image files.
+
+    See Also
+    --------
+    reactood.TorchFeatureExtractor : Takes folders and lists of paths.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from reactood.datasets import list_images
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("2.png", "10.png", "1.jpg"):
+    ...         Image.new("RGB", (8, 8)).save(pathlib.Path(folder, name))
+    ...     [path.name for path in list_images(folder)]
+    ['1.jpg', '10.png', '2.png']
+    """
+    if not is_path(folder):
+        raise TypeError(
+            f"folder is a {type(folder).__name__}; expected the path of a folder."
+        )
+    return folder_items(os.fspath(folder))
 
 
 class ImageDataset(Dataset):
