@@ -15,14 +15,14 @@ It is shown here and not run.
 # %%
 # The model is passed as a *function that builds it*, with its arguments bound by
 # ``functools.partial``. Unlike a module, it is cheap to clone and prints on one line.
-# Keep the function at the top level of a module that can be imported: a pickle of the
-# pipeline refers to it by name.
+# Keep the function at the top level of a file that can be imported: a saved detector
+# holds its name, not its code.
 
 import argparse
 import csv
+import os
 import sys
 from functools import partial
-from pathlib import Path
 
 import joblib
 import torch
@@ -30,6 +30,7 @@ from torch import nn
 from torchvision import models, transforms
 
 from reactood import make_react_pipeline
+from reactood.datasets import list_images
 
 
 def load_classifier(checkpoint, n_classes):
@@ -59,12 +60,6 @@ preprocess = transforms.Compose(
 # A list of paths keeps it plain which decision belongs to which image.
 
 
-def image_files(folder):
-    """Return the images below a folder, sorted."""
-    suffixes = {".jpg", ".jpeg", ".png", ".webp"}
-    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in suffixes)
-
-
 def main():
     """Fit on the known images, decide on the new ones, and keep the detector."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -76,8 +71,14 @@ def main():
     parser.add_argument("--save", help="where to keep the fitted detector (.joblib)")
     options = parser.parse_args()
 
+    # A script that is run is called __main__, and the next one to run is too: what is
+    # saved must know the function by the name under which it can be imported.
+    from own_images import load_classifier
+
     detector = make_react_pipeline(
-        partial(load_classifier, options.checkpoint, options.n_classes),
+        partial(
+            load_classifier, os.path.abspath(options.checkpoint), options.n_classes
+        ),
         preprocess=preprocess,
         percentile=options.percentile,
         contamination=0.05,  # fraction of the known images that may be rejected
@@ -85,9 +86,9 @@ def main():
         verbose=sys.stderr.isatty(),
     )
     # Known images that the network was not trained on are best: see the user guide.
-    detector.fit(image_files(options.known))
+    detector.fit(list_images(options.known))
 
-    new = image_files(options.new)
+    new = list_images(options.new)
     margins = detector.decision_function(new)  # 0 or more: in-distribution
     table = csv.writer(sys.stdout)
     table.writerow(["image", "label", "decision_function"])
@@ -100,3 +101,16 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+# %%
+# Another program that can import this file, from the same folder say, goes on with the
+# saved detector. The checkpoint must still be where it was.
+#
+# .. code-block:: python
+#
+#    import joblib
+#
+#    detector = joblib.load("detector.joblib")
+#    detector.predict(["new_images/1.jpg"])
+#
+# Load only files that you trust: reading a joblib file can run any code.

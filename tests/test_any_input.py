@@ -24,8 +24,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from reactood import ReActDetector, TorchFeatureExtractor
 
-EXAMPLES = [150, pytest.param(10_000, marks=pytest.mark.slow)]
-FILES = [80, pytest.param(4_000, marks=pytest.mark.slow)]
+EXAMPLES = [800, pytest.param(10_000, marks=pytest.mark.slow)]
+FILES = [400, pytest.param(4_000, marks=pytest.mark.slow)]
 
 
 class Failure:
@@ -88,10 +88,12 @@ def reference_scores(H, head, percentile, score, X):
 VALUES = st.sampled_from(
     ["gamma", "normal", "zeros", "one nan", "one inf", "huge", "tiny", "ties", "tail"]
 )
-FORMS = st.sampled_from(  # noqa: RUF005
-    ["array", "list", "frame", "tensor", "fortran", "strided", "reversed", "readonly"]
-    + ["swapped", "object", "masked", "text", "complex", "3-D", "1-D", "empty", "half"]
-    + ["int", "bool", "sparse", "subclass", "nested tensor", "meta", "grad", "ragged"]
+FORMS = st.sampled_from(
+    (
+        "array, list, frame, tensor, fortran, strided, reversed, readonly, swapped, "
+        "object, masked, text, complex, 3-D, 1-D, empty, half, int, bool, sparse, "
+        "subclass, nested tensor, meta, grad, ragged"
+    ).split(", ")
 )
 
 
@@ -382,7 +384,7 @@ def check_pixels(case):
         "tensors": lambda: list(torch.from_numpy(pixels)),
         "object": lambda: as_objects(pixels),
         "nested": pixels.tolist,
-        "masked": lambda: np.ma.masked_less(pixels, pixels.max()),
+        "masked": lambda: np.ma.masked_less_equal(pixels, pixels.max()),
     }[container]()
     extractor = TorchFeatureExtractor(lambda: bright(channels), preprocess=None)
     found = attempt(lambda: extractor.fit_transform(given))
@@ -396,8 +398,8 @@ def check_pixels(case):
         expected = plain_pixels(pixels, channels)
     else:
         assert dtype.startswith("float"), f"{dtype} was taken without a word"
-        assert pixels.ndim == 4
-        expected = pixels.astype(float).mean(axis=(2, 3))
+        # Floats go to the network as they are.
+        expected = bright(channels)[:2](torch.from_numpy(pixels.astype(float)))
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-5)
 
 
@@ -423,7 +425,7 @@ def test_any_pixels_are_read_right_or_refused(n):
     shape = st.one_of(
         st.tuples(st.just(3), st.just(8), st.just(8)),
         st.tuples(st.just(8), st.just(8), st.just(3)),
-        st.lists(side, min_size=0, max_size=4).map(tuple),
+        st.lists(side, min_size=2, max_size=4).map(tuple),
     )
     case = st.tuples(
         st.integers(0, 1 << 30),
