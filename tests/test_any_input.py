@@ -516,9 +516,13 @@ small = transforms.Compose([transforms.Resize((6, 6)), transforms.ToTensor()])
 def plain_file(path):
     """Return the channel means of a file by Pillow alone; None if it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of Pillow, of damaged metadata
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            try:
+                upright = ImageOps.exif_transpose(image)
+            except Exception:  # damage to what is beside the pixels costs no image
+                upright = image
         return small(to_rgb(upright)).double().mean(dim=(1, 2)).numpy()
     except Exception:
         return None
