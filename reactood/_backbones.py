@@ -17,7 +17,7 @@ from reactood._folding import (
     replace_module,
     same_features,
 )
-from reactood._modules import linear_arrays
+from reactood._modules import linear_arrays, no_gradients
 from reactood._networks import build_network, did_you_mean, listed, seeded
 from reactood._warnings import warn
 
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         }
         self.name = name
         self.at_input = at_input
-        self.arrangement = {"folds": [], "memory_format": torch.contiguous_format}
+        self.arrangement = {"folds": [], "memory_format": "contiguous_format"}
         self.eval()
         module = network.get_submodule(name)
         # Stopping by an exception needs no surgery on code that we did not write.
@@ -79,10 +79,14 @@ class Backbone(nn.Module):
         return is_convolutional(self.network)
 
     def arrange(self, folds, memory_format):
-        """Rearrange the network to run faster; return a function that undoes it."""
+        """Rearrange the network to run faster; return a function that undoes it.
+
+        A memory format goes by its name, as it will be pickled: pickle looks through
+        all imported modules for torch's own object, and may find it in any of them.
+        """
         before = self.arrangement
         unfold = fold(self.network, folds)
-        self.network.to(memory_format=memory_format)
+        self.network.to(memory_format=getattr(torch, memory_format))
         self.arrangement = {"folds": folds, "memory_format": memory_format}
 
         def undo():
@@ -95,9 +99,9 @@ class Backbone(nn.Module):
     def optimize(self, batch, features, *, folding):
         """Rearrange the network where ``batch`` keeps its ``features``."""
         folds = find_folds(self.network, lambda: self(batch.clone())) if folding else []
-        memory_format = torch.contiguous_format
+        memory_format = "contiguous_format"
         if batch.ndim == 4 and self.is_convolutional:
-            memory_format = torch.channels_last
+            memory_format = "channels_last"
         for attempt in (folds, []) if folds else ([],):
             undo = self.arrange(attempt, memory_format)
             try:
@@ -206,7 +210,7 @@ def attach(network, batch, layer=None, *, folding=True):
     """
     # Lazy layers get their weights in the first pass, hence the seed. Each pass gets
     # images of its own, as models may work in place.
-    with seeded(), torch.inference_mode():
+    with seeded(), no_gradients():
         if layer is not None:
             backbone = _attach_layer(network, batch, layer)
             features = backbone(batch.clone())

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from reactood._folding import same_features
+from reactood._modules import no_gradients
 from reactood._warnings import warn
 
 ENGINES = "auto", "eager", "compile", "openvino"
@@ -69,7 +70,7 @@ class EagerEngine:
         self.dtype = DTYPES[precision]
 
     def __call__(self, batch):
-        with torch.inference_mode(), _autocast(self.device, self.dtype):
+        with no_gradients(), _autocast(self.device, self.dtype):
             return self.backbone(batch)
 
 
@@ -84,7 +85,7 @@ class CompiledEngine:
     def __call__(self, batch):
         if self.function is None:
             self.function = self._compile(batch)
-        with torch.no_grad(), _autocast(self.eager.device, self.eager.dtype):
+        with no_gradients(), _autocast(self.eager.device, self.eager.dtype):
             return self.function(batch)
 
     def _compile(self, batch):
@@ -99,7 +100,7 @@ class CompiledEngine:
             return compiled(_filled(batch, max(n_rows, self.batch_size)))[:n_rows]
 
         try:
-            with torch.no_grad(), _autocast(self.eager.device, self.eager.dtype):
+            with no_gradients(), _autocast(self.eager.device, self.eager.dtype):
                 run(batch.clone())
         except Exception as error:  # compilers raise all kinds
             if _is_missing_compiler(error):
@@ -167,7 +168,7 @@ class OpenVINOEngine:
         errors = []
         for capture in _export, _trace:
             try:
-                with _plain_attention(), torch.no_grad(), warnings.catch_warnings():
+                with _plain_attention(), no_gradients(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # converters' notes to themselves
                     example = _filled(batch[:2].clone(), 2)
                     model = capture(self.openvino, module, example)
@@ -229,7 +230,7 @@ def _headless(backbone, batch, engine):
     example = batch[:2]
     try:
         module = _Headless(*backbone.without_hooks()).eval()
-        with torch.no_grad():
+        with no_gradients():
             ours, theirs = module(example.clone()), backbone(example.clone())
         if not same_features(ours, theirs):
             raise ValueError("the model without its head gives other features")

@@ -52,7 +52,9 @@ def fold(network, pairs):
     replaced: list[tuple[str, nn.Module]] = []
     for first, second in pairs:
         modules = network.get_submodule(first), network.get_submodule(second)
-        replace_module(network, first, fuse_conv_bn_eval(*modules))
+        with torch.inference_mode(False), torch.no_grad():  # ordinary weights
+            fused = fuse_conv_bn_eval(*modules)
+        replace_module(network, first, fused)
         replace_module(network, second, nn.Identity())
         replaced += zip((first, second), modules, strict=True)
 

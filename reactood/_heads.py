@@ -55,9 +55,7 @@ class ModuleHead:
 
     def __init__(self, module, n_features):
         self.module = module.cpu()
-        parameter = next(self.module.parameters(), None)
-        self.dtype = torch.float32 if parameter is None else parameter.dtype
-        probe = torch.zeros(1, n_features, dtype=self.dtype)
+        probe = torch.zeros(1, n_features, dtype=self._dtype())
         try:
             with torch.inference_mode():
                 logits = self.module(probe)
@@ -80,10 +78,16 @@ class ModuleHead:
         if block.device.type != "cpu":
             module = copy.deepcopy(module).to(block.device)
 
+        dtype = self._dtype()
+
         def logits(features):  # a copy, as modules may work in place
-            return module(features.to(self.dtype, copy=True)).to(features.dtype)
+            return module(features.to(dtype, copy=True)).to(features.dtype)
 
         return logits
+
+    def _dtype(self):  # not kept: pickle may look for it in a module of the user's
+        parameter = next(self.module.parameters(), None)
+        return torch.float32 if parameter is None else parameter.dtype
 
 
 def make_head(head, X, y=None, rows=None):

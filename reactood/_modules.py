@@ -1,5 +1,6 @@
 """What several rooms do with a user's torch modules and devices."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 
@@ -9,6 +10,17 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from reactood._blocks import as_float
+
+
+@contextlib.contextmanager
+def no_gradients():
+    """Record no operations, but make ordinary tensors, in inference mode too.
+
+    A module may keep a tensor that it made in a pass, and folding makes weights. Those
+    of torch's inference mode would be of no use in a later pass with gradients.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def linear_arrays(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:

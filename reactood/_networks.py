@@ -23,7 +23,7 @@ def build_network(model, weights):
     Random numbers are seeded, so that the same parameters give the same weights, and
     the caller's generator is left as it is.
     """
-    with seeded():
+    with seeded(), torch.inference_mode(False), torch.enable_grad():
         if isinstance(model, str):
             network, transform = _from_name(model, weights)
         elif isinstance(model, nn.Module):

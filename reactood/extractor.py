@@ -24,7 +24,7 @@ from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
 from reactood._identity import HASH, identity
 from reactood._images import MissingTransform, Preparation
-from reactood._modules import choose_device
+from reactood._modules import choose_device, no_gradients
 from reactood._networks import Network
 from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
@@ -229,33 +229,8 @@ class TorchFeatureExtractor(
             such layer; if a name is not known; if the images cannot be read or do not
             fit the model.
         """
-        device = self._choose_device()
-        for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
-            self.__dict__.pop(name, None)
-        network = Network(self.model, self.weights)
-        source = self._open(X, network.transform, reset=True)
-        batch = first_images(
-            source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
-        ).to(device)
-        # Folded weights, rounded to 16 bits, are further from the model than its own.
-        folding = self.precision == "float32"
-        key = network.identity, self.layer, tuple(batch.shape[1:]), folding
-        plan = recall_plan(key)
-        if plan is None:
-            module = network.build().to(device)
-            with explained(module, batch):
-                backbone, plan, consistent = attach(
-                    module, batch, self.layer, folding=folding
-                )
-            if consistent and network.identity is not None:
-                remember_plan(key, plan)
-        elif network.named:
-            backbone = None  # built again when it is needed: perhaps never
-        else:
-            backbone = plan.apply(network.build())
-        self._runtime = _Runtime(backbone)
-        self._network, self._plan = network.released(), plan
-        self.n_features_out_ = plan.n_features
+        with no_gradients():
+            self._build(X)
         return self
 
     def fit_transform(self, X, y=None, *, out=None):
@@ -333,6 +308,36 @@ class TorchFeatureExtractor(
             )
         return backbone.head()
 
+    def _build(self, X):
+        """Build the network and find its stopping place, proved on some of ``X``."""
+        device = self._choose_device()
+        for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
+            self.__dict__.pop(name, None)
+        network = Network(self.model, self.weights)
+        source = self._open(X, network.transform, reset=True)
+        batch = first_images(
+            source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
+        ).to(device)
+        # Folded weights, rounded to 16 bits, are further from the model than its own.
+        folding = self.precision == "float32"
+        key = network.identity, self.layer, tuple(batch.shape[1:]), folding
+        plan = recall_plan(key)
+        if plan is None:
+            module = network.build().to(device)
+            with explained(module, batch):
+                backbone, plan, consistent = attach(
+                    module, batch, self.layer, folding=folding
+                )
+            if consistent and network.identity is not None:
+                remember_plan(key, plan)
+        elif network.named:
+            backbone = None  # built again when it is needed: perhaps never
+        else:
+            backbone = plan.apply(network.build())
+        self._runtime = _Runtime(backbone)
+        self._network, self._plan = network.released(), plan
+        self.n_features_out_ = plan.n_features
+
     @property
     def _n_features_out(self):
         return self.n_features_out_
@@ -375,7 +380,7 @@ class TorchFeatureExtractor(
             n_rows = source.length
         sink = Rows(n_rows, self.n_features_out_, out)
         try:
-            with self._open_store(device) as store:
+            with no_gradients(), self._open_store(device) as store:
                 Extraction(
                     source,
                     Forward(
@@ -443,7 +448,8 @@ class TorchFeatureExtractor(
     def _get_backbone(self):
         """Return the backbone; build it again where only its name was kept."""
         if self._runtime.backbone is None:
-            self._runtime.backbone = self._plan.apply(self._network.build())
+            with no_gradients():
+                self._runtime.backbone = self._plan.apply(self._network.build())
         return self._runtime.backbone
 
     def __getstate__(self):
@@ -455,7 +461,8 @@ class TorchFeatureExtractor(
         if "_network" in state:
             backbone = None
             if not state["_network"].named:
-                backbone = copy.deepcopy(state["_runtime"].backbone).cpu()
+                with no_gradients():
+                    backbone = copy.deepcopy(state["_runtime"].backbone).cpu()
             state = state | {"_runtime": _Runtime(backbone)}
         return state
 

@@ -6,6 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from reactood._batches import plan_rows
 from reactood._forward import read_size
+from reactood._modules import no_gradients
 from reactood._networks import build_network
 from reactood.baselines._layer import with_model
 
@@ -76,7 +77,7 @@ def with_statistics_of(extractor, X):
         norm.train()  # dropout and all else stay in eval mode
     source = images._open(X, transform, reset=True)
     n_images = 0
-    with torch.inference_mode():
+    with no_gradients():
         for batch in source.batches(_whole_batches(source, images, device)):
             for error in batch.errors.values():
                 raise error
