@@ -17,7 +17,15 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._backbones import PROOF_IMAGES, attach, recall_plan, remember_plan
+from reactood._backbones import (
+    PROOF_IMAGES,
+    attach,
+    factory_keys,
+    head_checksum,
+    note_head,
+    recall_plan,
+    remember_plan,
+)
 from reactood._batches import ArraySource, LoaderSource, first_images, open_source
 from reactood._engines import DTYPES, ENGINES, describe_engine, make_engine
 from reactood._extraction import Extraction
@@ -141,6 +149,12 @@ class TorchFeatureExtractor(
     a torch Dataset or DataLoader, whose labels are ignored. scikit-learn can slice all
     of them but a folder, a Dataset and a DataLoader; wrap a Dataset as
     :class:`~reactood.datasets.ImageDataset` for cross-validation.
+
+    While `fit` builds and proves a model, and while a name is built again, the default
+    random generators of torch, numpy and Python are seeded, and put back afterwards: a
+    model without trained weights gets the same ones each time. These generators belong
+    to all threads, so a thread that draws at the same time needs a generator of its
+    own. `transform` leaves them alone.
 
     A pickle leaves out the weights of a model given by name; they are built again, and
     checked, at the first use. Weights of any other model are in the pickle.
@@ -313,14 +327,19 @@ class TorchFeatureExtractor(
         device = self._choose_device()
         for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
             self.__dict__.pop(name, None)
+        # A function that builds the model may change when it is called.
+        factory = not isinstance(self.model, str | nn.Module)
+        keys = factory_keys(self.model) if factory else ()
         network = Network(self.model, self.weights)
+        checksum = head_checksum(network.peek()) if factory else None
         source = self._open(X, network.transform, reset=True)
         batch = first_images(
             source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
         ).to(device)
         # Folded weights, rounded to 16 bits, are further from the model than its own.
         folding = self.precision == "float32"
-        key = network.identity, self.layer, tuple(batch.shape[1:]), folding
+        # One image alone cannot show that images depend on each other.
+        key = network.identity, self.layer, tuple(batch.shape), folding
         plan = recall_plan(key)
         if plan is None:
             module = network.build().to(device)
@@ -337,6 +356,8 @@ class TorchFeatureExtractor(
         self._runtime = _Runtime(backbone)
         self._network, self._plan = network.released(), plan
         self.n_features_out_ = plan.n_features
+        self._head_checksum = checksum
+        note_head(keys, checksum)
 
     @property
     def _n_features_out(self):
@@ -465,6 +486,11 @@ class TorchFeatureExtractor(
                     backbone = copy.deepcopy(state["_runtime"].backbone).cpu()
             state = state | {"_runtime": _Runtime(backbone)}
         return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if state.get("_head_checksum") is not None:  # as a cache of joblib's does
+            note_head(factory_keys(self.model), state["_head_checksum"])
 
 
 class _Runtime:

@@ -309,6 +309,13 @@ def test_images_that_depend_on_each_other_warn(net, X):
         TorchFeatureExtractor(net).fit(X)
 
 
+def test_a_proof_on_one_image_does_not_stand_for_more(net, X):
+    net[1] = nn.BatchNorm2d(8, track_running_stats=False)
+    TorchFeatureExtractor(net).fit(X[:1])  # shows nothing
+    with pytest.warns(UserWarning, match="change with the images beside it"):
+        TorchFeatureExtractor(net).fit(X)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_models_of_another_precision_run_in_float32(net, X, dtype):
     features = TorchFeatureExtractor(copy.deepcopy(net).to(dtype)).fit_transform(X)

@@ -1,6 +1,5 @@
 """Batch normalisation with the statistics of other images than the training ones."""
 
-import torch
 from sklearn.base import clone
 from torch.nn.modules.batchnorm import _BatchNorm
 
