@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules import batchnorm, conv, pooling
 from torch.nn.parameter import is_lazy
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -44,8 +45,8 @@ class Backbone(nn.Module):
         Whether the features are the submodule's input (the final linear layer), or
         its output, averaged over positions.
     channels_last : bool or None
-        Where the output has its channels: in the last axis, in the second, or, for
-        None, in the last of a sequence and the second of a map.
+        Whether the output has its channels in the last axis. None stands for the
+        second, or for an output of two axes.
     """
 
     def __init__(self, network, name, *, at_input, channels_last=None):
@@ -183,12 +184,10 @@ def average_positions(features, channels_last=None):
     """Average a feature map or a sequence over its positions: (n, channels)."""
     if not isinstance(features, torch.Tensor) or features.ndim < 2:
         raise ValueError(
-            f"The layer returns {_what(features)}, wanted one tensor of shape (n, "
-            "features), (n, tokens, channels) or (n, channels, height, width); choose "
+            f"The layer returns {_what(features)}, expected one tensor of shape (n, "
+            "features), with axes of positions beside the features or without; choose "
             "another layer."
         )
-    if channels_last is None:
-        channels_last = features.ndim == 3
     if features.ndim == 2:
         return features
     if channels_last:
@@ -441,28 +440,110 @@ def _attach_layer(network, batch, layer):
     return Backbone(network, layer, at_input=False, channels_last=channels_last)
 
 
+# Layers that say by their kind which axis of their output holds the channels.
+CHANNELS_SECOND = (
+    conv._ConvNd,
+    batchnorm._NormBase,
+    nn.GroupNorm,
+    pooling._MaxPoolNd,
+    pooling._AvgPoolNd,
+    pooling._LPPoolNd,
+    pooling._AdaptiveAvgPoolNd,
+    pooling._AdaptiveMaxPoolNd,
+)
+CHANNELS_LAST = (
+    nn.Linear,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.Embedding,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+)
+# Axes of a batch, by their number, along which it may be cut: images to half the
+# height, sequences (n, channels, length) or (n, length, channels) to half the length.
+CUT_AXES = {2: (1,), 3: (2, 1), 4: (2,)}
+
+
 def _channels_last(network, layer, batch):
-    """Find the channels by an image of half the height: the axis that stays as it is.
+    """Return whether a layer's output has its channels last: True, False or None.
+
+    None where there is nothing to average, or for maps that show nothing.
+    """
+    whole = _output_shape(network, layer, batch)
+    if whole is None or len(whole) < 3:
+        return None
+    found = _channels_by_cutting(network, layer, batch)
+    if found is None:
+        found = _channels_by_kind(network, layer, batch)
+    if found is None and len(whole) == 3:
+        raise ValueError(
+            f"layer={layer!r} returns a tensor of shape {whole}, and nothing shows "
+            "whether its channels are in the second or in the last axis: the model "
+            "takes inputs of this size only, or of any, and no convolution, pooling, "
+            "normalisation or linear layer made a tensor of this shape. Choose a layer "
+            "of one of these kinds, or change the model so that the layer returns "
+            "(n_samples, n_features)."
+        )
+    return found
+
+
+def _channels_by_cutting(network, layer, batch):
+    """Find the channels by smaller inputs: they are in the axis that stays as it is.
 
     Sizes alone would mislead: 56 positions may stand beside 56 channels.  None where
-    this model takes images of one size only, or its output always has the same size.
+    this model takes inputs of one size only, or its output always has the same size.
     """
-    if batch.ndim != 4:
-        return None
-    outputs = []
-    hook = network.get_submodule(layer).register_forward_hook(
-        lambda module, args, output: outputs.append(output)
+    votes = set()
+    whole = _output_shape(network, layer, batch[:1])
+    for axis in CUT_AXES.get(batch.ndim, ()):
+        half = batch[:1].narrow(axis, 0, (batch.shape[axis] + 1) // 2)
+        cut = _output_shape(network, layer, half)
+        if whole is None or cut is None or len(cut) != len(whole):
+            continue
+        if cut[1] != whole[1]:
+            votes.add(True)
+        elif cut[2:] != whole[2:]:
+            votes.add(False)
+    return votes.pop() if len(votes) == 1 else None
+
+
+def _channels_by_kind(network, layer, batch):
+    """Find the channels by the last layer of a known kind that made such a tensor."""
+    known: dict[tuple[int, ...], bool] = {}
+    found = []
+
+    def note(module, args, output):
+        if isinstance(output, torch.Tensor):
+            known[tuple(output.shape)] = isinstance(module, CHANNELS_LAST)
+
+    handles = [
+        module.register_forward_hook(note)
+        for module in network.modules()
+        if isinstance(module, CHANNELS_SECOND + CHANNELS_LAST)
+    ]
+    handles.append(
+        network.get_submodule(layer).register_forward_hook(
+            lambda module, args, output: found.append(known.get(tuple(output.shape)))
+        )
     )
-    with contextlib.suppress(Exception):
-        network(batch[:1].clone())
-        network(batch[:1, :, : (batch.shape[2] + 1) // 2].clone())
-    hook.remove()
-    shapes: list[tuple[int, ...]] = [tuple(getattr(o, "shape", ())) for o in outputs]
-    if len(shapes) != 2 or len(shapes[0]) != len(shapes[1]) or len(shapes[0]) < 3:
-        return None
-    if shapes[0][1] != shapes[1][1]:
-        return True
-    return False if shapes[0][2:] != shapes[1][2:] else None
+    try:
+        network(batch.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0]
+
+
+def _output_shape(network, layer, batch):
+    """Return the shape of the one tensor that a layer returns, or None."""
+    shapes: list[tuple[int, ...]] = []
+    handle = network.get_submodule(layer).register_forward_hook(
+        lambda module, args, output: shapes.append(tuple(getattr(output, "shape", ())))
+    )
+    with contextlib.suppress(Exception):  # of a model that takes no such input
+        network(batch.clone())
+    handle.remove()
+    return shapes[0] if len(shapes) == 1 else None
 
 
 def _linears(network):

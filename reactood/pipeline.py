@@ -57,11 +57,12 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
 
     Notes
     -----
-    The head is taken from `model` once, here or when the pipeline is fitted. A function
-    is called twice in a `fit`, for the features and for the head; if it builds a network
-    with another head the second time, `fit` raises an error. To try
+    The head is taken from `model` once, here or when the pipeline is fitted. To try
     another model or other weights, make another pipeline; setting the extractor's
     `model` or `weights` would leave the head of the first one in place.
+
+    A function is called twice in a `fit`, for the features and for the head; if the
+    second network has another head, `fit` raises an error.
 
     `memory` sees paths, not what the files hold: clear it when they change.
 

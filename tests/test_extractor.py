@@ -342,6 +342,92 @@ def test_channels_are_found_whatever_the_shape_of_the_image(name, layer, size, w
     assert pickle.loads(pickle.dumps(extractor)).transform(X).shape == (1, width)
 
 
+class Sequences(nn.Module):
+    """A convolutional network for sequences of one length, or of any."""
+
+    def __init__(self, length=None, size=16):
+        super().__init__()
+        self.length = length
+        self.conv, self.norm = nn.Conv1d(2, size, 3, padding=1), nn.BatchNorm1d(size)
+        self.act, self.pool = nn.ReLU(), nn.MaxPool1d(2)
+        self.head = nn.Linear(size, 3)
+
+    def forward(self, x):
+        assert self.length in (None, x.shape[-1])
+        return self.head(self.pool(self.act(self.norm(self.conv(x)))).mean(-1))
+
+
+class Tokens(nn.Module):
+    """A transformer for sequences (n, tokens, channels)."""
+
+    def __init__(self, length=None):
+        super().__init__()
+        self.length = length
+        self.embed, self.act = nn.Linear(5, 16), nn.GELU()
+        self.block = nn.TransformerEncoderLayer(16, 2, 16, batch_first=True)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        assert self.length in (None, x.shape[1])
+        return self.head(self.norm(self.block(self.act(self.embed(x)))).mean(1))
+
+
+@pytest.mark.parametrize("length", [None, 96])
+@pytest.mark.parametrize("layer", ["conv", "norm", "act", "pool"])
+def test_sequences_with_channels_in_front_are_averaged_over_positions(
+    layer, length, rng
+):
+    X = rng.normal(size=(20, 2, 96)).astype(np.float32)
+    net = Sequences(length).eval()
+    seen = []
+    net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
+    with torch.no_grad():
+        net(torch.from_numpy(X))
+    features = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
+    np.testing.assert_allclose(features, seen[0].mean(2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [None, 16])
+@pytest.mark.parametrize("layer", ["embed", "act", "block", "norm"])
+def test_sequences_with_channels_last_are_averaged_over_positions(layer, length, rng):
+    X = rng.normal(size=(20, 16, 5)).astype(np.float32)  # as many tokens as channels
+    net = Tokens(length).eval()
+    seen = []
+    net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
+    with torch.no_grad():
+        net(torch.from_numpy(X))
+    features = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
+    np.testing.assert_allclose(features, seen[0].mean(1), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_that_nothing_shows_are_an_error(rng):
+    X = rng.normal(size=(4, 12)).astype(np.float32)
+    net = nn.Sequential(
+        nn.Linear(12, 12), nn.Unflatten(1, (3, 4)), nn.Flatten(), nn.Linear(12, 2)
+    )
+    with pytest.raises(
+        ValueError, match=r"layer='1' returns .*\(4, 3, 4\), and nothing shows whether"
+    ):
+        TorchFeatureExtractor(net, layer="1").fit(X)
+
+
+def test_a_model_of_maps_with_channels_last_and_one_size(rng):
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cut, self.mix = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6)
+            self.act, self.head = nn.GELU(), nn.Linear(6, 2)
+
+        def forward(self, x):
+            assert x.shape[-2:] == (12, 12)
+            return self.head(
+                self.act(self.mix(self.cut(x).movedim(1, -1))).mean((1, 2))
+            )
+
+    X = rng.normal(size=(4, 3, 12, 12)).astype(np.float32)
+    assert TorchFeatureExtractor(Mixer, layer="act").fit_transform(X).shape == (4, 6)
+
+
 def test_a_failed_refit_leaves_the_first_fit(net, X):
     extractor = TorchFeatureExtractor(net).fit(X)
     before = extractor.transform(X)

@@ -171,7 +171,7 @@ def test_the_head_follows_the_extractors_weights():
     np.testing.assert_array_equal(pipeline[1].coef_, pipeline[0].head_[0])
 
 
-# --- a function that builds another network each time ----------------------------------
+# --- a function that builds another network each time -------------------------------
 
 RANDOM = np.random.default_rng(0)
 
