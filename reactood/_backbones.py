@@ -110,13 +110,13 @@ class Backbone(nn.Module):
         if batch.ndim == 4 and self.is_convolutional:
             memory_format = "channels_last"
         for attempt in (folds, []) if folds else ([],):
-            undo = self.arrange(attempt, memory_format)
-            try:
+            undo = None
+            with contextlib.suppress(Exception):  # of a model that misses its layers
+                undo = self.arrange(attempt, memory_format)
                 if same_features(self(batch.clone()), features):
                     return
-            except Exception:  # a model may look for the layers that it had
-                pass
-            undo()
+            if undo is not None:
+                undo()
 
     def without_hooks(self):
         """Return a copy of the network and what makes features of its output.

@@ -17,9 +17,11 @@ from torch import nn
 
 from reactood._folding import same_features
 from reactood._modules import no_gradients
+from reactood._recent import Recent
 from reactood._warnings import warn
 
 ENGINES = "auto", "eager", "compile", "openvino"
+MOST_REQUESTS = 8  # each has memory for the maps of one batch, and perhaps weights
 NO_COMPILER = (
     "InvalidCxxCompiler",
     "No working C++ compiler",
@@ -140,7 +142,7 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self.requests = {}
+        self.requests = Recent(MOST_REQUESTS)
         self.lock = threading.Lock()  # a request serves one thread at a time
 
     def __call__(self, batch):
@@ -149,9 +151,12 @@ class OpenVINOEngine:
         key = size, *batch.shape[1:]
         images = _filled(batch, size).numpy()
         with self.lock:
-            if key not in self.requests:
-                self.requests[key] = self._compile(batch, key)
-            output = self.requests[key].infer([images], share_inputs=True)[0]
+            request = self.requests.get(key)
+            if request is None:
+                request = self._compile(batch, key)
+                self.requests.put(key, request)
+            # A copy, as the next batch of this shape is written to the same memory.
+            output = request.infer([images], share_inputs=True)[0].copy()
         return torch.from_numpy(output)[:n_rows]
 
     def _compile(self, batch, shape):

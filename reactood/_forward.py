@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from reactood._blocks import to_device
+from reactood._modules import default_device, passes_default
 
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
 # On a processor, a batch whose feature maps fit into memory that the allocator hands
@@ -44,6 +45,7 @@ class Forward:
         self.device = device
         self.auto = batch_size == "auto"
         self.batch_size = read_size(batch_size, device)
+        self.default = passes_default(device)  # of the program, as it is by now
         self.engine: Any = None
         self.backbone: Any = None
 
@@ -73,7 +75,7 @@ class Forward:
             chunk = slice(start, start + self.batch_size)
             batch = images[chunk]
             try:
-                with explained(self.backbone, batch):
+                with explained(self.backbone, batch), default_device(self.default):
                     features = self._run(batch, finish)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

@@ -23,6 +23,26 @@ def no_gradients():
         yield
 
 
+@contextlib.contextmanager
+def default_device(device: str | torch.device = "cpu"):
+    """Make tensors that name no device on ``device``, whatever the program has set."""
+    if torch.get_default_device().type == torch.device(device).type:
+        yield
+    else:
+        with torch.device(device):
+            yield
+
+
+def passes_default(device: torch.device) -> torch.device:
+    """Return the default device for a model's passes on ``device``.
+
+    It is the CPU, as in a program that sets none; but a program that has made an
+    accelerator its default may run models that need it so.
+    """
+    ambient = torch.get_default_device()
+    return ambient if ambient.type == device.type else torch.device("cpu")
+
+
 def linear_arrays(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
     """Return weight and bias of an ``nn.Linear`` as NumPy arrays of their own."""
     if isinstance(linear, LazyModuleMixin) and linear.has_uninitialized_params():
@@ -55,7 +75,8 @@ def private_copy(module: nn.Module, parameter: str) -> nn.Module:
 
 def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module:
     """Return what ``factory`` builds, in eval mode, where nobody else uses it."""
-    module = factory()
+    with default_device():
+        module = factory()
     if not isinstance(module, nn.Module):
         raise TypeError(
             f"{parameter}={factory!r} returned a {type(module).__name__}, wanted a "

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from reactood._identity import identity
-from reactood._modules import private_build, private_copy
+from reactood._modules import default_device, private_build, private_copy
 from reactood._recent import Recent
 
 
@@ -27,7 +27,7 @@ def build_network(model, weights):
     the caller's generators are left as they are.
     """
     transform = None
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), default_device():
         if isinstance(model, nn.Module):
             network = private_copy(model, "model")
         else:

@@ -32,7 +32,12 @@ from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
 from reactood._identity import HASH, identity
 from reactood._images import MissingTransform, Preparation
-from reactood._modules import choose_device, no_gradients
+from reactood._modules import (
+    choose_device,
+    default_device,
+    no_gradients,
+    passes_default,
+)
 from reactood._networks import Network
 from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
@@ -243,8 +248,10 @@ class TorchFeatureExtractor(
             such layer; if a name is not known; if the images cannot be read or do not
             fit the model.
         """
-        with no_gradients():
-            self._build(X)
+        device = self._choose_device()
+        passes = passes_default(device)
+        with no_gradients(), default_device():
+            self._build(X, device, passes)
         return self
 
     def fit_transform(self, X, y=None, *, out=None):
@@ -322,9 +329,8 @@ class TorchFeatureExtractor(
             )
         return backbone.head()
 
-    def _build(self, X):
+    def _build(self, X, device, passes):
         """Build the network and find its stopping place, proved on some of ``X``."""
-        device = self._choose_device()
         for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
             self.__dict__.pop(name, None)
         # A function that builds the model may change when it is called.
@@ -343,7 +349,7 @@ class TorchFeatureExtractor(
         plan = recall_plan(key)
         if plan is None:
             module = network.build().to(device)
-            with explained(module, batch):
+            with explained(module, batch), default_device(passes):
                 backbone, plan, consistent = attach(
                     module, batch, self.layer, folding=folding
                 )
@@ -400,13 +406,16 @@ class TorchFeatureExtractor(
         if out is not None and isinstance(source, LoaderSource):
             n_rows = source.length
         sink = Rows(n_rows, self.n_features_out_, out)
+        forward = Forward(self._get_backbone, self._get_engine, device, self.batch_size)
         try:
-            with no_gradients(), self._open_store(device) as store:
+            with (
+                no_gradients(),
+                default_device(),
+                self._open_store(device) as store,
+            ):
                 Extraction(
                     source,
-                    Forward(
-                        self._get_backbone, self._get_engine, device, self.batch_size
-                    ),
+                    forward,
                     sink,
                     store,
                     batch_size=read_size(self.batch_size, device),
@@ -469,7 +478,7 @@ class TorchFeatureExtractor(
     def _get_backbone(self):
         """Return the backbone; build it again where only its name was kept."""
         if self._runtime.backbone is None:
-            with no_gradients():
+            with no_gradients(), default_device():
                 self._runtime.backbone = self._plan.apply(self._network.build())
         return self._runtime.backbone
 

@@ -158,6 +158,41 @@ def test_a_model_that_needs_what_folding_takes(X):
     assert relative(extractor.transform(X), plain_features(model, X)) < 1e-5
 
 
+class TrainedForEver(nn.Module):
+    """Keeps one normalisation in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), *conv_net())
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.net[1].training = True
+        return self
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_normalisation_that_stays_in_training_mode_is_not_folded(X):
+    with pytest.warns(UserWarning, match="change with the images beside"):
+        extractor = TorchFeatureExtractor(TrainedForEver).fit(X)
+    assert extractor.model_.arrangement["folds"] == [("net.2", "net.3")]
+    assert extractor.transform(X).shape == (7, 8)
+
+
+def test_a_fold_that_fails_changes_nothing(net, X, monkeypatch):
+    def fail(*args):
+        raise AssertionError("Fusion only for eval!")
+
+    expected = TorchFeatureExtractor(net).fit_transform(X)
+    monkeypatch.setattr("reactood.extractor.recall_plan", lambda key: None)
+    monkeypatch.setattr("reactood._folding.fuse_conv_bn_eval", fail)
+    extractor = TorchFeatureExtractor(net).fit(X)
+    assert extractor.model_.arrangement["folds"] == []
+    assert relative(extractor.transform(X), expected) < 1e-4
+
+
 def test_folding_can_be_undone(net, X):
     net.eval()
     x = torch.from_numpy(X)

@@ -1,5 +1,6 @@
 """TorchFeatureExtractor: features, containers, and a model that is left alone."""
 
+import contextlib
 import copy
 import functools
 import pickle
@@ -22,11 +23,13 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
 )
+from torchvision import transforms
 from torchvision.transforms import v2
 
 import reactood._forward
 import reactood._networks
-from reactood import TorchFeatureExtractor
+from reactood import ReActDetector, TorchFeatureExtractor, make_react_pipeline
+from reactood.baselines import clip_layer, make_odin_pipeline
 from reactood.datasets import ImageDataset
 
 TIMM = ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "efficientnet_b0"]
@@ -426,6 +429,94 @@ def test_a_model_of_maps_with_channels_last_and_one_size(rng):
 
     X = rng.normal(size=(4, 3, 12, 12)).astype(np.float32)
     assert TorchFeatureExtractor(Mixer, layer="act").fit_transform(X).shape == (4, 6)
+
+
+class Hooked(nn.Module):
+    """Has attributes that are called like torch's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = conv_net()
+        self.hooks, self.n_hooks, self._hooks_on = ["a"], 3, True
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_attributes_with_hooks_in_their_name(X, tmp_path):
+    model = Hooked()
+    model._my_hooks = {"a": 1}
+    extractor = TorchFeatureExtractor(model, cache=tmp_path)
+    assert extractor.fit_transform(X).shape == (7, 8)
+    identities = {extractor._network.identity}
+    model.hooks = ["b"]
+    identities.add(extractor.fit(X)._network.identity)
+    assert len(identities) == 2
+
+
+# --- what the program has set ---------------------------------------------------------
+
+
+@contextlib.contextmanager
+def another_default(setting):
+    """Set another default device or dtype of torch."""
+    if setting == "float64":
+        torch.set_default_dtype(torch.float64)
+    else:
+        torch.set_default_device(setting)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+class Careless(nn.Module):
+    """Makes a tensor on whatever device is the default."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x):
+        return self.net(x + torch.full((9,), 0.5, dtype=x.dtype))
+
+
+def deterministic():
+    net = Careless()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+    return net
+
+
+def scores_of_all_kinds(X, pictures):
+    images = [Image.fromarray(p) for p in pictures]
+    steps = transforms.Compose(
+        [transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float32)]
+    )
+    loader = DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=4)
+    features = TorchFeatureExtractor(deterministic).fit_transform(X)
+    detector = ReActDetector(lambda: nn.Sequential(deterministic().net[-1]))
+    return [
+        features,
+        TorchFeatureExtractor(deterministic).fit_transform(loader),
+        TorchFeatureExtractor(deterministic, preprocess=steps).fit_transform(images),
+        TorchFeatureExtractor(deterministic, layer="net.0").fit_transform(X),
+        clip_layer(TorchFeatureExtractor(deterministic), "net.0", X).fit_transform(X),
+        make_react_pipeline(deterministic).fit(X).score_samples(X),
+        make_odin_pipeline(deterministic, noise=0.1).fit(X).score_samples(X),
+        detector.fit(features).score_samples(features),
+    ]
+
+
+@pytest.mark.parametrize("setting", ["cpu", "meta", "float64"])
+def test_the_default_device_and_dtype_change_nothing(setting, X, pictures):
+    expected = scores_of_all_kinds(X, pictures)
+    with another_default(setting):
+        got = scores_of_all_kinds(X, pictures)
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_a_failed_refit_leaves_the_first_fit(net, X):

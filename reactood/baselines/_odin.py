@@ -251,7 +251,7 @@ class _Perturbing:
             logits = (features @ self.weight.T + self.bias) / self.temperature
             loss = cross_entropy(logits, logits.argmax(dim=1), reduction="sum")
             (gradient,) = torch.autograd.grad(loss, batch)
-        return torch.where(gradient >= 0, 1.0, -1.0)
+        return torch.where(gradient >= 0, 1.0, -1.0).to(batch.dtype)
 
 
 def make_odin_pipeline(
