@@ -14,12 +14,15 @@ from conftest import CLASSIFIERS, conv_net
 from sklearn.base import clone
 from torch import nn
 
+import reactood._backbones
 import reactood._engines
 import reactood._forward
+import reactood._networks
 from reactood import TorchFeatureExtractor
 from reactood._backbones import Backbone, attach, find_head
 from reactood._folding import find_folds, fold, is_convolutional, same_features
 from reactood._networks import build_network
+from reactood._recent import Recent
 
 
 @pytest.fixture
@@ -306,6 +309,37 @@ def test_the_engine_is_kept_between_calls(net, X):
     assert extractor._runtime.engine is engine
     extractor.set_params(engine="eager").transform(X)
     assert type(extractor._runtime.engine) is reactood._engines.EagerEngine
+
+
+def test_openvino_keeps_the_requests_of_the_last_shapes(net, rng):
+    pytest.importorskip("openvino")
+    eager = TorchFeatureExtractor(net)
+    extractor = TorchFeatureExtractor(net, engine="openvino")
+    most = reactood._engines.MOST_REQUESTS
+    for size in [*range(8, 8 + most + 2), 8]:
+        images = rng.normal(size=(1, 3, size, size)).astype(np.float32)
+        if not hasattr(extractor, "n_features_out_"):
+            extractor.fit(images), eager.fit(images)
+        features = extractor.transform(images)
+        np.testing.assert_allclose(
+            features, eager.transform(images), rtol=1e-4, atol=1e-6
+        )
+    requests = extractor._runtime.engine.requests
+    assert len(requests) == most
+    request = requests.get((1, 3, 8, 8))
+    extractor.transform(np.zeros((1, 3, 8, 8), np.float32))
+    assert requests.get((1, 3, 8, 8)) is request
+
+
+def test_memos_forget_what_was_not_used_for_longest():
+    recent = Recent(2)
+    recent.put("a", 1), recent.put("b", 2)
+    assert recent.get("a") == 1
+    recent.put("c", 3)
+    assert (recent.get("a"), recent.get("b"), recent.get("c")) == (1, None, 3)
+    assert len(recent) == 2
+    memos = reactood._backbones._PLANS, reactood._networks._KNOWN
+    assert all(type(memo) is Recent for memo in memos)
 
 
 class Untraceable(nn.Module):
