@@ -3,8 +3,10 @@
 import contextlib
 import copy
 import functools
+import itertools
 import weakref
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,12 @@ from reactood._folding import (
     replace_module,
     same_features,
 )
-from reactood._modules import linear_arrays, no_gradients
+from reactood._modules import (
+    free_memory,
+    is_out_of_memory,
+    linear_arrays,
+    no_gradients,
+)
 from reactood._networks import build_network, did_you_mean, listed, seeded
 from reactood._recent import Recent
 from reactood._warnings import warn
@@ -205,12 +212,14 @@ def attach(network, batch, layer=None, *, folding=True):
     # Lazy layers get their weights in the first pass, hence the seed. Each pass gets
     # images of its own, as models may work in place.
     with seeded(), no_gradients():
+        n_images = len(batch)
         if layer is not None:
-            backbone = _attach_layer(network, batch, layer)
+            backbone, batch = _attach_layer(network, batch, layer)
             features = backbone(batch.clone())
+            _check_finite(features, network, batch)
         else:
             name = find_head(network)
-            logits = _prove_head(network, name, batch)
+            logits, batch = _prove_head(network, name, batch)
             backbone = Backbone(network, name, at_input=True)
             features = backbone(batch.clone())
             if not _agree(_apply(network.get_submodule(name), features), logits):
@@ -219,10 +228,47 @@ def attach(network, batch, layer=None, *, folding=True):
                     "pass, so its input is not one feature vector per image. Name the "
                     "layer whose output is the feature, layer='...'."
                 )
-        consistent = _check_rows(backbone, batch, features)
+        consistent = _check_rows(backbone, batch, features) and len(batch) == n_images
         backbone.optimize(batch, features, folding=folding)
     plan = Plan(backbone.stop, backbone.arrangement, features.shape[1])
     return _frozen(backbone), plan, consistent
+
+
+def _first_pass(network, batch):
+    """Return what a network makes of as many images as fit into memory, and these."""
+    while True:
+        try:
+            return network(batch.clone()), batch
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise RuntimeError(
+                    f"Out of memory on {batch.device} with one input of shape "
+                    f"{tuple(batch.shape[1:])} ({error}). Use smaller images, a "
+                    "smaller model or another device."
+                ) from error
+        batch = batch[: len(batch) // 2]
+        free_memory(batch.device)
+
+
+def _check_finite(output, network, batch):
+    """Raise if a network's output is NaN or infinite: where that begins."""
+    if not isinstance(output, torch.Tensor) or output.isfinite().all():
+        return
+    name = type(network).__name__
+    tensors = itertools.chain(network.named_parameters(), network.named_buffers())
+    bad = [k for k, t in tensors if not is_lazy(t) and not t.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"{name} has NaN or inf in its weights, in {listed(bad, 4)}, and so in its "
+            "output: did its training diverge, or is the file damaged?"
+        )
+    raise ValueError(
+        f"{name} returns NaN or inf for the first {len(batch)} inputs, though its "
+        "weights are finite. Are the inputs scaled as in its training, and are the "
+        "variances of its normalisation layers positive?"
+    )
 
 
 def _frozen(backbone):
@@ -359,7 +405,7 @@ def _head_arrays(network):
 
 
 def _prove_head(network, name, batch):
-    """Return the logits of ``batch``, which are the linear layer's output, or raise."""
+    """Return logits, which the linear layer must have made, and their images."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     handles = [
         module.register_forward_hook(
@@ -368,14 +414,16 @@ def _prove_head(network, name, batch):
         for key, module in _linears(network).items()
     ]
     try:
-        logits = _logits(network(batch.clone()), len(batch))
+        output, batch = _first_pass(network, batch)
     finally:
         for handle in handles:
             handle.remove()
+    logits = _logits(output, len(batch))
+    _check_finite(logits, network, batch)
     features = seen[name][0] if name in seen else None
     if features is not None and features.ndim == 2:
         if _agree(_apply(network.get_submodule(name), features), logits):
-            return logits
+            return logits, batch
     proven = [key for key, (_, output) in seen.items() if _agree(output, logits)]
     hint = f" ({proven[-1]!r} does, but is not the last)" if proven else ""
     candidates = ", ".join(
@@ -413,9 +461,10 @@ def _logits(output, n_rows):
         return logits
     got = _what(logits)
     raise ValueError(
-        f"The model returns {got} for {n_rows} inputs, wanted a tensor of logits of "
-        "shape (n_samples, n_classes). Name the layer whose output is the feature, "
-        "layer='...', or wrap the model so that it returns logits."
+        f"The model returns {got} for {n_rows} inputs, expected a tensor of logits of "
+        "shape (n_samples, n_classes), or an object that has it as .logits, as the "
+        "classes for classification of Hugging Face do. Name the layer whose output is "
+        "the feature, layer='...', or wrap the model so that it returns logits."
     )
 
 
@@ -429,15 +478,18 @@ def _attach_layer(network, batch, layer):
         )
     calls: list[None] = []
     counter = names[layer].register_forward_hook(lambda *args: calls.append(None))
-    network(batch.clone())
-    counter.remove()
+    try:
+        _, batch = _first_pass(network, batch)
+    finally:
+        counter.remove()
     if len(calls) != 1:
         raise ValueError(
             f"layer={layer!r} runs {len(calls)} times in a forward pass, wanted once: "
             "which of its outputs is meant? Choose a layer around or beside it."
         )
     channels_last = _channels_last(network, layer, batch)
-    return Backbone(network, layer, at_input=False, channels_last=channels_last)
+    backbone = Backbone(network, layer, at_input=False, channels_last=channels_last)
+    return backbone, batch
 
 
 # Layers that say by their kind which axis of their output holds the channels.
@@ -554,4 +606,6 @@ def _what(value):
     """Say what a module returned."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {listed(map(str, value))}"
     return f"a {type(value).__name__}"

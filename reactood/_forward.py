@@ -1,14 +1,18 @@
 """Batches through an engine: device copies, memory, order."""
 
 import contextlib
-import gc
 from typing import Any
 
 import torch
 from torch import nn
 
 from reactood._blocks import to_device
-from reactood._modules import default_device, passes_default
+from reactood._modules import (
+    default_device,
+    free_memory,
+    is_out_of_memory,
+    passes_default,
+)
 
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
 # On a processor, a batch whose feature maps fit into memory that the allocator hands
@@ -93,9 +97,7 @@ class Forward:
                 features = None
             if features is None:  # outside of except, where the error holds memory
                 self.batch_size = len(batch) // 2
-                gc.collect()
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                free_memory(self.device)
                 self.engine = self.get_engine(self.device, self.batch_size)
                 continue
             yield chunk, features
@@ -155,13 +157,3 @@ def explained(network, batch):
             f"The model could not take a batch of shape {tuple(batch.shape)}: "
             f"{error}. {wanted}"
         ) from error
-
-
-def is_out_of_memory(error):
-    """Tell an allocation that failed from every other error."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or "out of memory" in text  # CUDA, MPS
-        or "can't allocate memory" in text  # CPU
-    )

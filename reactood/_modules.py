@@ -2,6 +2,9 @@
 
 import contextlib
 import copy
+import gc
+import inspect
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -51,6 +54,8 @@ def linear_arrays(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
             "images pass; pass head=(weight, bias), or materialise the model first."
         )
 
+    check_values(linear, "head")
+
     def array(tensor: torch.Tensor) -> np.ndarray:
         return as_float(tensor.detach().cpu()).numpy().copy()
 
@@ -75,6 +80,7 @@ def private_copy(module: nn.Module, parameter: str) -> nn.Module:
 
 def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module:
     """Return what ``factory`` builds, in eval mode, where nobody else uses it."""
+    _check_takes_nothing(factory, parameter)
     with default_device():
         module = factory()
     if not isinstance(module, nn.Module):
@@ -88,6 +94,20 @@ def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module
         if factory() is module:
             raise
         return module.eval()
+
+
+def _check_takes_nothing(factory, parameter):
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        kind = "class" if isinstance(factory, type) else "function"
+        raise TypeError(
+            f"{parameter}={getattr(factory, '__qualname__', factory)} is a {kind} that "
+            f"cannot be called without arguments ({error}). Pass the module that it "
+            "makes, or bind the arguments: functools.partial(...)."
+        ) from error
+    except ValueError:  # a builtin without a signature
+        pass
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -107,3 +127,33 @@ def choose_device(device: str | torch.device) -> torch.device:
             "; wanted 'auto', 'cpu', or an accelerator that this torch sees."
         ) from error
     return device
+
+
+def is_out_of_memory(error):
+    """Return whether an error is an allocation that failed."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or "out of memory" in text  # CUDA, MPS
+        or "can't allocate memory" in text  # CPU
+    )
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a failed attempt on ``device`` still holds."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def check_values(module: nn.Module, parameter: str) -> None:
+    """Raise unless all weights of a module have values."""
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    empty = [name for name, tensor in tensors if tensor.is_meta]
+    if empty:
+        raise ValueError(
+            f"{parameter}={type(module).__name__} has weights without values: "
+            f"{len(empty)} of them are on the meta device, the first is {empty[0]!r}. "
+            "Load the weights before, as with module.to_empty(device='cpu') and "
+            "module.load_state_dict(...)."
+        )

@@ -14,9 +14,15 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torchvision.models import WeightsEnum
 
 from reactood._identity import identity
-from reactood._modules import default_device, private_build, private_copy
+from reactood._modules import (
+    check_values,
+    default_device,
+    private_build,
+    private_copy,
+)
 from reactood._recent import Recent
 
 
@@ -38,6 +44,7 @@ def build_network(model, weights):
                     network = private_build(model, "model")
     if isinstance(network, nn.DataParallel):
         network = network.module  # one device at a time here
+    check_values(network, "model")
     # Batches are float32; lower precision is autocast's business.
     network = network.float().eval()
     return network, transform or _timm_transform(network)
@@ -159,6 +166,11 @@ def _from_name(name, weights):
             "own model is passed as a module or as a function that builds it."
         )
     available = torchvision.models.get_model_weights(name)
+    if weights is not None and not isinstance(weights, str | WeightsEnum):
+        raise TypeError(
+            f"weights={weights!r}, expected the name of weights, such as 'DEFAULT', a "
+            "member of torchvision's WeightsEnum, or None for random weights."
+        )
     if isinstance(weights, str) and weights not in available.__members__:
         names = list(available.__members__)
         raise ValueError(
@@ -205,7 +217,9 @@ def _timm_transform(network):
 
 
 def did_you_mean(name, known):
-    close = difflib.get_close_matches(name, list(known), n=3)
+    folded = {k.lower(): k for k in known}
+    matches = difflib.get_close_matches(name.lower(), list(folded), n=3)
+    close = [folded[match] for match in matches]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

@@ -1069,6 +1069,24 @@ def test_preprocess_that_returns_no_tensor(net, photos):
             r"did you mean 'layer3'.*dict\(model.named_modules\(\)\)",
         ),
         ({"model": "squeezenet1_0", "weights": None}, ValueError, "no linear head"),
+        ({"model": "RESNET_18"}, ValueError, "did you mean 'resnet18'"),
+        (
+            {"model": "resnet18", "weights": "imagenet1k_v1"},
+            ValueError,
+            "did you mean 'IMAGENET1K_V1'",
+        ),
+        ({"model": "resnet18", "weights": True}, TypeError, "weights=True, expected"),
+        (
+            {"model": torchvision.models.ResNet},
+            TypeError,
+            r"model=ResNet is a class that cannot be called without arguments "
+            r"\(missing .*'block'\)\. Pass the module",
+        ),
+        (
+            {"model": lambda path: None},
+            TypeError,
+            r"is a function that cannot be called .*functools\.partial",
+        ),
         ({"model": dict}, TypeError, "returned a dict, wanted a torch.nn.Module"),
     ],
 )
@@ -1120,9 +1138,90 @@ def test_a_model_without_logits(X):
             return self.linear(self.conv(x))
 
     with pytest.raises(
-        ValueError, match=r"returns .*\(4, 4, 7, 7\) for 4 inputs, wanted"
+        ValueError, match=r"returns .*\(4, 4, 7, 7\) for 4 inputs, expected"
     ):
         TorchFeatureExtractor(Maps).fit(X.repeat(1, axis=0))
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_weights_that_are_nan_are_named(net, X, layer):
+    with torch.no_grad():
+        net[0].weight[0, 0] = float("nan")
+    with pytest.raises(
+        ValueError, match=r"Sequential has NaN or inf in its weights, in 0\.weight, and"
+    ):
+        TorchFeatureExtractor(net, layer=layer).fit(X)
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_an_output_that_is_nan_is_no_fault_of_the_layer(net, X, layer):
+    net[1].running_var.fill_(-1)
+    with pytest.raises(ValueError, match="returns NaN or inf for the first 4 inputs"):
+        TorchFeatureExtractor(net, layer=layer).fit(X)
+
+
+def test_weights_without_values(net, X):
+    for model in (net.to("meta"), lambda: conv_net().to("meta")):
+        with pytest.raises(
+            ValueError, match=r"model=Sequential has weights .*meta .*'0\.weight'"
+        ):
+            TorchFeatureExtractor(model).fit(X)
+    with pytest.raises(ValueError, match="head=Linear has weights without values"):
+        ReActDetector(net[-1]).fit(np.ones((5, 8)))
+
+
+class Returning(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.net, self.wrap = conv_net(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "got"),
+    [
+        (lambda z: {"out": z, "aux": z}, "a dict of out, aux"),
+        (lambda z: (z, z), "a tuple"),
+        (lambda z: None, "a NoneType"),
+    ],
+)
+def test_outputs_that_are_no_logits(wrap, got, X):
+    with pytest.raises(ValueError, match=f"returns {got} for 4 inputs, expected a"):
+        TorchFeatureExtractor(lambda: Returning(wrap)).fit(X)
+
+
+class Small(nn.Module):
+    """Has memory for so many images."""
+
+    def __init__(self, most, net):
+        super().__init__()
+        self.most, self.net = most, net
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.net(x)
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_a_proof_takes_as_many_images_as_fit_into_memory(net, X, layer):
+    expected = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
+    inner = layer and f"net.{layer}"
+    for most in (2, 1):
+        extractor = TorchFeatureExtractor(Small(most, net), layer=inner)
+        features = extractor.fit_transform(X)
+        np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match="Out of memory on cpu with one input of"):
+        TorchFeatureExtractor(Small(0, net), layer=inner).fit(X)
+
+
+def test_a_proof_on_what_fits_does_not_stand_for_more(net, X, monkeypatch):
+    TorchFeatureExtractor(model := Small(1, net)).fit(X)
+    monkeypatch.setattr("reactood.extractor.attach", None)  # asked for again
+    with pytest.raises(ValueError, match="'NoneType' object is not callable"):
+        TorchFeatureExtractor(model).fit(X)
 
 
 def test_a_module_that_cannot_be_copied(net, X):
