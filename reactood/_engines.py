@@ -27,6 +27,7 @@ NO_COMPILER = (
     "No working C++ compiler",
     "Failed to find C compiler",  # Triton's words
 )
+_CAPTURING = threading.RLock()  # torch.export and tracing serve one thread at a time
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -85,8 +86,9 @@ class CompiledEngine:
         self.function = None
 
     def __call__(self, batch):
-        if self.function is None:
-            self.function = self._compile(batch)
+        with _CAPTURING:
+            if self.function is None:
+                self.function = self._compile(batch)
         with no_gradients(), _autocast(self.eager.device, self.eager.dtype):
             return self.function(batch)
 
@@ -159,8 +161,9 @@ class OpenVINOEngine:
         return torch.from_numpy(output)[:n_rows]
 
     def _compile(self, batch, shape):
-        if self.model is None:
-            self.model = self._convert(batch)
+        with _CAPTURING:
+            if self.model is None:
+                self.model = self._convert(batch)
         model = self.model.clone()
         model.reshape(list(shape))
         compiled = _openvino_core().compile_model(model, "CPU", self.hints)
@@ -205,13 +208,12 @@ class _AutoEngine:
             self.engine = OpenVINOEngine(backbone, device, precision)
 
     def __call__(self, batch):
-        if self.engine is self.eager:
-            return self.eager(batch)
         try:
             return self.engine(batch)
         except UnfitError as error:
-            warn(f"{error} Going on with engine='eager'.")
-            self.engine = self.eager
+            first, self.engine = self.engine is not self.eager, self.eager
+            if first:  # of several threads
+                warn(f"{error} Going on with engine='eager'.")
             return self.eager(batch)
 
 

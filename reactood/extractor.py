@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import threading
 from numbers import Integral
 
 import PIL
@@ -431,12 +432,14 @@ class TorchFeatureExtractor(
         """Return the engine, the one of the last time if nothing has changed."""
         compiled_for = batch_size if self.engine == "compile" else None
         settings = self.engine, device, self.precision, compiled_for
-        if self._runtime.settings != settings:
-            self._runtime.engine = make_engine(
-                self.engine, self._get_backbone(), device, self.precision, batch_size
-            )
-            self._runtime.settings = settings
-        return self._runtime.engine
+        with _STARTING:
+            if self._runtime.settings != settings:
+                backbone = self._get_backbone()
+                self._runtime.engine = make_engine(
+                    self.engine, backbone, device, self.precision, batch_size
+                )
+                self._runtime.settings = settings
+            return self._runtime.engine
 
     def _open_store(self, device):
         """Open the part of the cache that holds rows made with these settings."""
@@ -477,10 +480,11 @@ class TorchFeatureExtractor(
 
     def _get_backbone(self):
         """Return the backbone; build it again where only its name was kept."""
-        if self._runtime.backbone is None:
-            with no_gradients(), default_device():
-                self._runtime.backbone = self._plan.apply(self._network.build())
-        return self._runtime.backbone
+        with _STARTING:
+            if self._runtime.backbone is None:
+                with no_gradients(), default_device():
+                    self._runtime.backbone = self._plan.apply(self._network.build())
+            return self._runtime.backbone
 
     def __getstate__(self):
         """Leave out weights that can be built again from the model's name.
@@ -500,6 +504,9 @@ class TorchFeatureExtractor(
         super().__setstate__(state)
         if state.get("_head_checksum") is not None:  # as a cache of joblib's does
             note_head(factory_keys(self.model), state["_head_checksum"])
+
+
+_STARTING = threading.RLock()  # of what an extractor runs: once, for all its threads
 
 
 class _Runtime:

@@ -4,6 +4,9 @@ import contextlib
 import copy
 import functools
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -26,6 +29,7 @@ from torch.utils.data import (
 from torchvision import transforms
 from torchvision.transforms import v2
 
+import reactood._engines
 import reactood._forward
 import reactood._networks
 from reactood import ReActDetector, TorchFeatureExtractor, make_react_pipeline
@@ -181,16 +185,79 @@ def state_of(module, X):
 @pytest.mark.parametrize("factory", [True, False])
 def test_the_module_is_left_bit_identical(net, X, training, layer, factory):
     net.train(training)
-    net[0].register_forward_hook(lambda *args: None)
+    net[0].register_forward_hook(unchanged)
+    net[0].weight.requires_grad_(False)
     before = state_of(net, X)
     model = functools.partial(returned, net) if factory else net
     extractor = TorchFeatureExtractor(model, layer=layer, precision="bfloat16")
     extractor.fit(X)
     extractor.transform(X)
+    assert layer is not None or extractor.head_[0].shape == (4, 8)
+    pickle.loads(pickle.dumps(extractor)).transform(X)
     after = state_of(net, X)
     for key, value in before.items():
         same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
         assert same(value, after[key]), key
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind"), [("eager", "name"), ("eager", "module"), ("openvino", "module")]
+)
+def test_threads_that_start_one_extractor_at_once(engine, kind, rng, monkeypatch):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    X = rng.normal(size=(6, 3, 32, 32)).astype(np.float32)
+    model = "resnet18" if kind == "name" else conv_net
+    fitted = TorchFeatureExtractor(model, weights=None, engine=engine).fit(X)
+    expected = fitted.transform(X)
+    extractor = pickle.loads(pickle.dumps(fitted))  # without an engine, and weights
+    built = []
+
+    def slow(*args):
+        built.append(1)
+        time.sleep(0.2)
+        return reactood._engines.make_engine(*args)
+
+    monkeypatch.setattr("reactood.extractor.make_engine", slow)
+    together = threading.Barrier(4)
+
+    def run():
+        together.wait()
+        return [extractor.transform(X), extractor.transform(X[:3])]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = [f.result() for f in [pool.submit(run) for _ in range(4)]]
+    few = fitted.transform(X[:3])
+    for all_rows, some in results:
+        np.testing.assert_array_equal(all_rows, expected)
+        np.testing.assert_array_equal(some, few)
+    assert len(built) == 1
+    assert extractor._runtime.engine.backbone is extractor.model_
+
+
+@pytest.mark.parametrize("engine", ["eager", "openvino"])
+def test_threads_that_start_an_extractor_each(engine, rng):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    X = rng.normal(size=(6, 3, 12, 12)).astype(np.float32)
+    extractors = [
+        TorchFeatureExtractor(functools.partial(conv_net, width=w), engine=engine)
+        for w in (4, 5, 6, 7)
+    ]
+    expected = [clone(extractor).fit_transform(X) for extractor in extractors]
+    together = threading.Barrier(4)
+
+    def run(extractor):
+        together.wait()
+        return extractor.fit(X).transform(X)
+
+    with ThreadPoolExecutor(4) as pool:
+        for ours, theirs in zip(pool.map(run, extractors), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def unchanged(module, args, output):
+    """Do nothing, as a hook."""
 
 
 def returned(module):
