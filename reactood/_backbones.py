@@ -3,10 +3,18 @@
 import contextlib
 import copy
 import functools
+import itertools
+import weakref
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import joblib
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules import batchnorm, conv, pooling
 from torch.nn.parameter import is_lazy
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -17,8 +25,14 @@ from reactood._folding import (
     replace_module,
     same_features,
 )
-from reactood._modules import linear_arrays
+from reactood._modules import (
+    free_memory,
+    is_out_of_memory,
+    linear_arrays,
+    no_gradients,
+)
 from reactood._networks import build_network, did_you_mean, listed, seeded
+from reactood._recent import Recent
 from reactood._warnings import warn
 
 PROOF_TOLERANCE = 1e-4
@@ -38,8 +52,8 @@ class Backbone(nn.Module):
         Whether the features are the submodule's input (the final linear layer), or
         its output, averaged over positions.
     channels_last : bool or None
-        Where the output has its channels: in the last axis, in the second, or, for
-        None, in the last of a sequence and the second of a map.
+        Whether the output has its channels in the last axis. None stands for the
+        second, or for an output of two axes.
     """
 
     def __init__(self, network, name, *, at_input, channels_last=None):
@@ -52,7 +66,7 @@ class Backbone(nn.Module):
         }
         self.name = name
         self.at_input = at_input
-        self.arrangement = {"folds": [], "memory_format": torch.contiguous_format}
+        self.arrangement = {"folds": [], "memory_format": "contiguous_format"}
         self.eval()
         module = network.get_submodule(name)
         # Stopping by an exception needs no surgery on code that we did not write.
@@ -79,10 +93,14 @@ class Backbone(nn.Module):
         return is_convolutional(self.network)
 
     def arrange(self, folds, memory_format):
-        """Rearrange the network to run faster; return a function that undoes it."""
+        """Rearrange the network to run faster; return a function that undoes it.
+
+        A memory format goes by its name, as it will be pickled: pickle looks through
+        all imported modules for torch's own object, and may find it in any of them.
+        """
         before = self.arrangement
         unfold = fold(self.network, folds)
-        self.network.to(memory_format=memory_format)
+        self.network.to(memory_format=getattr(torch, memory_format))
         self.arrangement = {"folds": folds, "memory_format": memory_format}
 
         def undo():
@@ -95,17 +113,17 @@ class Backbone(nn.Module):
     def optimize(self, batch, features, *, folding):
         """Rearrange the network where ``batch`` keeps its ``features``."""
         folds = find_folds(self.network, lambda: self(batch.clone())) if folding else []
-        memory_format = torch.contiguous_format
+        memory_format = "contiguous_format"
         if batch.ndim == 4 and self.is_convolutional:
-            memory_format = torch.channels_last
+            memory_format = "channels_last"
         for attempt in (folds, []) if folds else ([],):
-            undo = self.arrange(attempt, memory_format)
-            try:
+            undo = None
+            with contextlib.suppress(Exception):  # of a model that misses its layers
+                undo = self.arrange(attempt, memory_format)
                 if same_features(self(batch.clone()), features):
                     return
-            except Exception:  # a model may look for the layers that it had
-                pass
-            undo()
+            if undo is not None:
+                undo()
 
     def without_hooks(self):
         """Return a copy of the network and what makes features of its output.
@@ -150,20 +168,9 @@ class Plan:
         return _frozen(backbone)
 
 
-_PLANS: dict[tuple, Plan] = {}
-MOST_PLANS = 64
-
-
-def recall_plan(key):
-    """Return the plan that was proved under ``key`` in this process, or None."""
-    return _PLANS.get(key)
-
-
-def remember_plan(key, plan):
-    """Keep a plan for later."""
-    if len(_PLANS) >= MOST_PLANS:
-        _PLANS.clear()
-    _PLANS[key] = plan
+_PLANS = Recent(64)
+recall_plan = _PLANS.get  # what was proved in this process, or None
+remember_plan = _PLANS.put
 
 
 class _Stop(BaseException):  # a model's own "except Exception" must let it pass
@@ -184,12 +191,10 @@ def average_positions(features, channels_last=None):
     """Average a feature map or a sequence over its positions: (n, channels)."""
     if not isinstance(features, torch.Tensor) or features.ndim < 2:
         raise ValueError(
-            f"The layer returns {_what(features)}, wanted one tensor of shape (n, "
-            "features), (n, tokens, channels) or (n, channels, height, width); choose "
+            f"The layer returns {_what(features)}, expected one tensor of shape (n, "
+            "features), with axes of positions beside the features or without; choose "
             "another layer."
         )
-    if channels_last is None:
-        channels_last = features.ndim == 3
     if features.ndim == 2:
         return features
     if channels_last:
@@ -206,13 +211,15 @@ def attach(network, batch, layer=None, *, folding=True):
     """
     # Lazy layers get their weights in the first pass, hence the seed. Each pass gets
     # images of its own, as models may work in place.
-    with seeded(), torch.inference_mode():
+    with seeded(), no_gradients():
+        n_images = len(batch)
         if layer is not None:
-            backbone = _attach_layer(network, batch, layer)
+            backbone, batch = _attach_layer(network, batch, layer)
             features = backbone(batch.clone())
+            _check_finite(features, network, batch)
         else:
             name = find_head(network)
-            logits = _prove_head(network, name, batch)
+            logits, batch = _prove_head(network, name, batch)
             backbone = Backbone(network, name, at_input=True)
             features = backbone(batch.clone())
             if not _agree(_apply(network.get_submodule(name), features), logits):
@@ -221,10 +228,47 @@ def attach(network, batch, layer=None, *, folding=True):
                     "pass, so its input is not one feature vector per image. Name the "
                     "layer whose output is the feature, layer='...'."
                 )
-        consistent = _check_rows(backbone, batch, features)
+        consistent = _check_rows(backbone, batch, features) and len(batch) == n_images
         backbone.optimize(batch, features, folding=folding)
     plan = Plan(backbone.stop, backbone.arrangement, features.shape[1])
     return _frozen(backbone), plan, consistent
+
+
+def _first_pass(network, batch):
+    """Return what a network makes of as many images as fit into memory, and these."""
+    while True:
+        try:
+            return network(batch.clone()), batch
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise RuntimeError(
+                    f"Out of memory on {batch.device} with one input of shape "
+                    f"{tuple(batch.shape[1:])} ({error}). Use smaller images, a "
+                    "smaller model or another device."
+                ) from error
+        batch = batch[: len(batch) // 2]
+        free_memory(batch.device)
+
+
+def _check_finite(output, network, batch):
+    """Raise if a network's output is NaN or infinite: where that begins."""
+    if not isinstance(output, torch.Tensor) or output.isfinite().all():
+        return
+    name = type(network).__name__
+    tensors = itertools.chain(network.named_parameters(), network.named_buffers())
+    bad = [k for k, t in tensors if not is_lazy(t) and not t.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"{name} has NaN or inf in its weights, in {listed(bad, 4)}, and so in its "
+            "output: did its training diverge, or is the file damaged?"
+        )
+    raise ValueError(
+        f"{name} returns NaN or inf for the first {len(batch)} inputs, though its "
+        "weights are finite. Are the inputs scaled as in its training, and are the "
+        "variances of its normalisation layers positive?"
+    )
 
 
 def _frozen(backbone):
@@ -266,11 +310,89 @@ def find_head(network):
     return next((k for k, v in linear.items() if v is classifier), list(linear)[-1])
 
 
-def classifier_head(model, weights="DEFAULT"):
-    """Build a model for its head alone: the recipe that pipelines store."""
-    if isinstance(model, str):
-        return _named_head(model, weights)
-    return _head_arrays(build_network(model, weights)[0])
+class ModelHead:
+    """Builds a model for its head alone: the recipe that pipelines store.
+
+    A function that builds models is called once for the features and once here. Unless
+    both have the same head, scores would be those of no model at all. So an extractor
+    notes the head that goes with its features, and here it is compared. Copies of a
+    function and of this object, in other processes too, know the same notes.
+    """
+
+    def __init__(self, model, weights="DEFAULT"):
+        self.model = model
+        self.weights = weights
+
+    def __call__(self):
+        """Return weight and bias."""
+        if isinstance(self.model, str):
+            return _named_head(self.model, self.weights)
+        noted = _noted(factory_keys(self.model))
+        head = _head_arrays(build_network(self.model, self.weights)[0])
+        if noted not in (None, _checksum(head)):
+            raise ValueError(
+                f"model={self.model!r} built a network with another head than that of "
+                "the extractor, which it built before: features of one network and "
+                "the head of another would give meaningless scores. Pass a function "
+                "that builds the same network each time, such as one that loads its "
+                "weights from a file, or build the model once and pass the module."
+            )
+        return head
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.model!r}, {self.weights!r})"
+
+    def __getstate__(self):
+        named = isinstance(self.model, str)
+        noted = None if named else _noted(factory_keys(self.model))
+        return self.__dict__ | ({} if noted is None else {"noted": noted})
+
+    def __setstate__(self, state):
+        noted = state.pop("noted", None)
+        self.__dict__ |= state
+        if noted is not None and _noted(keys := factory_keys(self.model)) is None:
+            note_head(keys, noted)
+
+
+_HEADS = Recent(64)  # checksums of the heads that go with features, by factory
+
+
+def factory_keys(factory):
+    """Return what a function that builds models, or a copy of it, is known by.
+
+    To be asked before it is called, as calls may change what it holds.
+    """
+    keys: list[Any] = []
+    with contextlib.suppress(TypeError):  # has no hash, or takes no references
+        reference = weakref.ref(factory)
+        hash(reference)
+        keys.append(reference)
+    with contextlib.suppress(Exception):  # cannot be pickled, so it has no copies
+        keys.append(joblib.hash(factory))
+    return keys
+
+
+def note_head(keys, checksum):
+    """Note the head of the network that a function built last."""
+    for key in keys:
+        _HEADS.put(key, checksum)
+
+
+def _noted(keys):
+    return next((c for c in map(_HEADS.get, reversed(keys)) if c is not None), None)
+
+
+def head_checksum(network):
+    """Return a checksum of a network's head, or None if it has no such."""
+    try:
+        return _checksum(_head_arrays(network))
+    except ValueError:
+        return None
+
+
+def _checksum(head):
+    weight, bias = (np.ascontiguousarray(array) for array in head)
+    return zlib.crc32(bias.data, zlib.crc32(weight.data))
 
 
 @functools.lru_cache(maxsize=4)
@@ -283,7 +405,7 @@ def _head_arrays(network):
 
 
 def _prove_head(network, name, batch):
-    """Return the logits of ``batch``, which are the linear layer's output, or raise."""
+    """Return logits, which the linear layer must have made, and their images."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     handles = [
         module.register_forward_hook(
@@ -292,14 +414,16 @@ def _prove_head(network, name, batch):
         for key, module in _linears(network).items()
     ]
     try:
-        logits = _logits(network(batch.clone()), len(batch))
+        output, batch = _first_pass(network, batch)
     finally:
         for handle in handles:
             handle.remove()
+    logits = _logits(output, len(batch))
+    _check_finite(logits, network, batch)
     features = seen[name][0] if name in seen else None
     if features is not None and features.ndim == 2:
         if _agree(_apply(network.get_submodule(name), features), logits):
-            return logits
+            return logits, batch
     proven = [key for key, (_, output) in seen.items() if _agree(output, logits)]
     hint = f" ({proven[-1]!r} does, but is not the last)" if proven else ""
     candidates = ", ".join(
@@ -337,9 +461,10 @@ def _logits(output, n_rows):
         return logits
     got = _what(logits)
     raise ValueError(
-        f"The model returns {got} for {n_rows} inputs, wanted a tensor of logits of "
-        "shape (n_samples, n_classes). Name the layer whose output is the feature, "
-        "layer='...', or wrap the model so that it returns logits."
+        f"The model returns {got} for {n_rows} inputs, expected a tensor of logits of "
+        "shape (n_samples, n_classes), or an object that has it as .logits, as the "
+        "classes for classification of Hugging Face do. Name the layer whose output is "
+        "the feature, layer='...', or wrap the model so that it returns logits."
     )
 
 
@@ -353,39 +478,126 @@ def _attach_layer(network, batch, layer):
         )
     calls: list[None] = []
     counter = names[layer].register_forward_hook(lambda *args: calls.append(None))
-    network(batch.clone())
-    counter.remove()
+    try:
+        _, batch = _first_pass(network, batch)
+    finally:
+        counter.remove()
     if len(calls) != 1:
         raise ValueError(
             f"layer={layer!r} runs {len(calls)} times in a forward pass, wanted once: "
             "which of its outputs is meant? Choose a layer around or beside it."
         )
     channels_last = _channels_last(network, layer, batch)
-    return Backbone(network, layer, at_input=False, channels_last=channels_last)
+    backbone = Backbone(network, layer, at_input=False, channels_last=channels_last)
+    return backbone, batch
+
+
+# Layers that say by their kind which axis of their output holds the channels.
+CHANNELS_SECOND = (
+    conv._ConvNd,
+    batchnorm._NormBase,
+    nn.GroupNorm,
+    pooling._MaxPoolNd,
+    pooling._AvgPoolNd,
+    pooling._LPPoolNd,
+    pooling._AdaptiveAvgPoolNd,
+    pooling._AdaptiveMaxPoolNd,
+)
+CHANNELS_LAST = (
+    nn.Linear,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.Embedding,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+)
+# Axes of a batch, by their number, along which it may be cut: images to half the
+# height, sequences (n, channels, length) or (n, length, channels) to half the length.
+CUT_AXES = {2: (1,), 3: (2, 1), 4: (2,)}
 
 
 def _channels_last(network, layer, batch):
-    """Find the channels by an image of half the height: the axis that stays as it is.
+    """Return whether a layer's output has its channels last: True, False or None.
+
+    None where there is nothing to average, or for maps that show nothing.
+    """
+    whole = _output_shape(network, layer, batch)
+    if whole is None or len(whole) < 3:
+        return None
+    if whole[0] != len(batch):  # no row per input, as will be said
+        return None
+    found = _channels_by_cutting(network, layer, batch)
+    if found is None:
+        found = _channels_by_kind(network, layer, batch)
+    if found is None and len(whole) == 3:
+        raise ValueError(
+            f"layer={layer!r} returns a tensor of shape {whole}, and nothing shows "
+            "whether its channels are in the second or in the last axis: the model "
+            "takes inputs of this size only, or of any, and no convolution, pooling, "
+            "normalisation or linear layer made a tensor of this shape. Choose a layer "
+            "of one of these kinds, or change the model so that the layer returns "
+            "(n_samples, n_features)."
+        )
+    return found
+
+
+def _channels_by_cutting(network, layer, batch):
+    """Find the channels by smaller inputs: they are in the axis that stays as it is.
 
     Sizes alone would mislead: 56 positions may stand beside 56 channels.  None where
-    this model takes images of one size only, or its output always has the same size.
+    this model takes inputs of one size only, or its output always has the same size.
     """
-    if batch.ndim != 4:
-        return None
-    outputs = []
-    hook = network.get_submodule(layer).register_forward_hook(
-        lambda module, args, output: outputs.append(output)
+    votes = set()
+    whole = _output_shape(network, layer, batch[:1])
+    for axis in CUT_AXES.get(batch.ndim, ()):
+        half = batch[:1].narrow(axis, 0, (batch.shape[axis] + 1) // 2)
+        cut = _output_shape(network, layer, half)
+        if whole is None or cut is None or len(cut) != len(whole):
+            continue
+        if cut[1] != whole[1]:
+            votes.add(True)
+        elif cut[2:] != whole[2:]:
+            votes.add(False)
+    return votes.pop() if len(votes) == 1 else None
+
+
+def _channels_by_kind(network, layer, batch):
+    """Find the channels by the last layer of a known kind that made such a tensor."""
+    known: dict[tuple[int, ...], bool] = {}
+    found = []
+
+    def note(module, args, output):
+        if isinstance(output, torch.Tensor):
+            known[tuple(output.shape)] = isinstance(module, CHANNELS_LAST)
+
+    handles = [
+        module.register_forward_hook(note)
+        for module in network.modules()
+        if isinstance(module, CHANNELS_SECOND + CHANNELS_LAST)
+    ]
+    handles.append(
+        network.get_submodule(layer).register_forward_hook(
+            lambda module, args, output: found.append(known.get(tuple(output.shape)))
+        )
     )
-    with contextlib.suppress(Exception):
-        network(batch[:1].clone())
-        network(batch[:1, :, : (batch.shape[2] + 1) // 2].clone())
-    hook.remove()
-    shapes: list[tuple[int, ...]] = [tuple(getattr(o, "shape", ())) for o in outputs]
-    if len(shapes) != 2 or len(shapes[0]) != len(shapes[1]) or len(shapes[0]) < 3:
-        return None
-    if shapes[0][1] != shapes[1][1]:
-        return True
-    return False if shapes[0][2:] != shapes[1][2:] else None
+    try:
+        network(batch.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0]
+
+
+def _output_shape(network, layer, batch):
+    """Return the shape of the one tensor that a layer returns, or None."""
+    shapes: list[tuple[int, ...]] = []
+    handle = network.get_submodule(layer).register_forward_hook(
+        lambda module, args, output: shapes.append(tuple(getattr(output, "shape", ())))
+    )
+    with contextlib.suppress(Exception):  # of a model that takes no such input
+        network(batch.clone())
+    handle.remove()
+    return shapes[0] if len(shapes) == 1 else None
 
 
 def _linears(network):
@@ -396,4 +608,6 @@ def _what(value):
     """Say what a module returned."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {listed(map(str, value))}"
     return f"a {type(value).__name__}"

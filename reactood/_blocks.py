@@ -58,6 +58,9 @@ def to_device(block: torch.Tensor, device: torch.device) -> torch.Tensor:
     The other way the data must have arrived before anyone reads it.
     """
     if device.type == "cuda" and block.device.type == "cpu":
+        # The copy reads memory of its own: a DataLoader may fill the same
+        # pinned batch again and again.
+        block = block.clone() if block.is_pinned() else block
         return block.pin_memory().to(device, non_blocking=True)
     return block.to(device)
 

@@ -16,14 +16,18 @@ import torch
 from torch import nn
 
 from reactood._folding import same_features
+from reactood._modules import no_gradients
+from reactood._recent import Recent
 from reactood._warnings import warn
 
 ENGINES = "auto", "eager", "compile", "openvino"
+MOST_REQUESTS = 8  # each has memory for the maps of one batch, and perhaps weights
 NO_COMPILER = (
     "InvalidCxxCompiler",
     "No working C++ compiler",
     "Failed to find C compiler",  # Triton's words
 )
+_CAPTURING = threading.RLock()  # torch.export and tracing serve one thread at a time
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -69,7 +73,7 @@ class EagerEngine:
         self.dtype = DTYPES[precision]
 
     def __call__(self, batch):
-        with torch.inference_mode(), _autocast(self.device, self.dtype):
+        with no_gradients(), _autocast(self.device, self.dtype):
             return self.backbone(batch)
 
 
@@ -82,9 +86,10 @@ class CompiledEngine:
         self.function = None
 
     def __call__(self, batch):
-        if self.function is None:
-            self.function = self._compile(batch)
-        with torch.no_grad(), _autocast(self.eager.device, self.eager.dtype):
+        with _CAPTURING:
+            if self.function is None:
+                self.function = self._compile(batch)
+        with no_gradients(), _autocast(self.eager.device, self.eager.dtype):
             return self.function(batch)
 
     def _compile(self, batch):
@@ -99,7 +104,7 @@ class CompiledEngine:
             return compiled(_filled(batch, max(n_rows, self.batch_size)))[:n_rows]
 
         try:
-            with torch.no_grad(), _autocast(self.eager.device, self.eager.dtype):
+            with no_gradients(), _autocast(self.eager.device, self.eager.dtype):
                 run(batch.clone())
         except Exception as error:  # compilers raise all kinds
             if _is_missing_compiler(error):
@@ -139,7 +144,7 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self.requests = {}
+        self.requests = Recent(MOST_REQUESTS)
         self.lock = threading.Lock()  # a request serves one thread at a time
 
     def __call__(self, batch):
@@ -148,14 +153,17 @@ class OpenVINOEngine:
         key = size, *batch.shape[1:]
         images = _filled(batch, size).numpy()
         with self.lock:
-            if key not in self.requests:
-                self.requests[key] = self._compile(batch, key)
-            output = self.requests[key].infer([images], share_inputs=True)[0]
+            request = self.requests.get(key)
+            if request is None:
+                request = self._compile(batch, key)
+                self.requests.put(key, request)
+            output = request.infer([images], share_inputs=True)[0]
         return torch.from_numpy(output)[:n_rows]
 
     def _compile(self, batch, shape):
-        if self.model is None:
-            self.model = self._convert(batch)
+        with _CAPTURING:
+            if self.model is None:
+                self.model = self._convert(batch)
         model = self.model.clone()
         model.reshape(list(shape))
         compiled = _openvino_core().compile_model(model, "CPU", self.hints)
@@ -167,7 +175,7 @@ class OpenVINOEngine:
         errors = []
         for capture in _export, _trace:
             try:
-                with _plain_attention(), torch.no_grad(), warnings.catch_warnings():
+                with _plain_attention(), no_gradients(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # converters' notes to themselves
                     example = _filled(batch[:2].clone(), 2)
                     model = capture(self.openvino, module, example)
@@ -200,13 +208,12 @@ class _AutoEngine:
             self.engine = OpenVINOEngine(backbone, device, precision)
 
     def __call__(self, batch):
-        if self.engine is self.eager:
-            return self.eager(batch)
         try:
             return self.engine(batch)
         except UnfitError as error:
-            warn(f"{error} Going on with engine='eager'.")
-            self.engine = self.eager
+            first, self.engine = self.engine is not self.eager, self.eager
+            if first:  # of several threads
+                warn(f"{error} Going on with engine='eager'.")
             return self.eager(batch)
 
 
@@ -229,7 +236,7 @@ def _headless(backbone, batch, engine):
     example = batch[:2]
     try:
         module = _Headless(*backbone.without_hooks()).eval()
-        with torch.no_grad():
+        with no_gradients():
             ours, theirs = module(example.clone()), backbone(example.clone())
         if not same_features(ours, theirs):
             raise ValueError("the model without its head gives other features")

@@ -44,20 +44,23 @@ def find_folds(network, run):
         if calls[first] == calls[second] == 1
         and CONVOLUTIONS[type(modules[first])] is type(modules[second])
         and modules[second].running_mean is not None
+        and not (modules[first].training or modules[second].training)
     ]
 
 
 def fold(network, pairs):
     """Let each convolution do the normalisation after it; return what undoes it."""
-    replaced: list[tuple[str, nn.Module]] = []
+    before = {name: network.get_submodule(name) for pair in pairs for name in pair}
+    after: dict[str, nn.Module] = {}
     for first, second in pairs:
-        modules = network.get_submodule(first), network.get_submodule(second)
-        replace_module(network, first, fuse_conv_bn_eval(*modules))
-        replace_module(network, second, nn.Identity())
-        replaced += zip((first, second), modules, strict=True)
+        with torch.inference_mode(False), torch.no_grad():  # ordinary weights
+            after[first] = fuse_conv_bn_eval(before[first], before[second])
+        after[second] = nn.Identity()
+    for name, module in after.items():  # now that all are there
+        replace_module(network, name, module)
 
     def undo():
-        for name, module in replaced:
+        for name, module in before.items():
             replace_module(network, name, module)
 
     return undo

@@ -1,13 +1,18 @@
 """Batches through an engine: device copies, memory, order."""
 
 import contextlib
-import gc
 from typing import Any
 
 import torch
 from torch import nn
 
 from reactood._blocks import to_device
+from reactood._modules import (
+    default_device,
+    free_memory,
+    is_out_of_memory,
+    passes_default,
+)
 
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
 # On a processor, a batch whose feature maps fit into memory that the allocator hands
@@ -44,6 +49,7 @@ class Forward:
         self.device = device
         self.auto = batch_size == "auto"
         self.batch_size = read_size(batch_size, device)
+        self.default = passes_default(device)  # of the program, as it is by now
         self.engine: Any = None
         self.backbone: Any = None
 
@@ -73,7 +79,7 @@ class Forward:
             chunk = slice(start, start + self.batch_size)
             batch = images[chunk]
             try:
-                with explained(self.backbone, batch):
+                with explained(self.backbone, batch), default_device(self.default):
                     features = self._run(batch, finish)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -91,9 +97,7 @@ class Forward:
                 features = None
             if features is None:  # outside of except, where the error holds memory
                 self.batch_size = len(batch) // 2
-                gc.collect()
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                free_memory(self.device)
                 self.engine = self.get_engine(self.device, self.batch_size)
                 continue
             yield chunk, features
@@ -111,7 +115,7 @@ class Forward:
         moved = finish(to_device(batch, self.device))
         layout = torch.contiguous_format
         if moved.ndim == 4:
-            layout = self.backbone.arrangement["memory_format"]
+            layout = getattr(torch, self.backbone.arrangement["memory_format"])
         if moved.data_ptr() == batch.data_ptr():  # models may work in place
             moved = moved.clone(memory_format=layout)
         else:
@@ -153,13 +157,3 @@ def explained(network, batch):
             f"The model could not take a batch of shape {tuple(batch.shape)}: "
             f"{error}. {wanted}"
         ) from error
-
-
-def is_out_of_memory(error):
-    """Tell an allocation that failed from every other error."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or "out of memory" in text  # CUDA, MPS
-        or "can't allocate memory" in text  # CPU
-    )

@@ -13,7 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from reactood._blocks import Workspace, as_float, as_tensor, take_rows
-from reactood._modules import linear_arrays, private_build, private_copy
+from reactood._modules import (
+    default_device,
+    linear_arrays,
+    passes_default,
+    private_build,
+    private_copy,
+)
 
 
 class IdentityHead:
@@ -55,11 +61,9 @@ class ModuleHead:
 
     def __init__(self, module, n_features):
         self.module = module.cpu()
-        parameter = next(self.module.parameters(), None)
-        self.dtype = torch.float32 if parameter is None else parameter.dtype
-        probe = torch.zeros(1, n_features, dtype=self.dtype)
+        probe = torch.zeros(1, n_features, dtype=self._dtype(), device="cpu")
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), default_device():
                 logits = self.module(probe)
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(
@@ -80,10 +84,17 @@ class ModuleHead:
         if block.device.type != "cpu":
             module = copy.deepcopy(module).to(block.device)
 
+        dtype, default = self._dtype(), passes_default(block.device)
+
         def logits(features):  # a copy, as modules may work in place
-            return module(features.to(self.dtype, copy=True)).to(features.dtype)
+            with default_device(default):
+                return module(features.to(dtype, copy=True)).to(features.dtype)
 
         return logits
+
+    def _dtype(self):  # not kept: pickle may look for it in a module of the user's
+        parameter = next(self.module.parameters(), None)
+        return torch.float32 if parameter is None else parameter.dtype
 
 
 def make_head(head, X, y=None, rows=None):
@@ -97,7 +108,8 @@ def make_head(head, X, y=None, rows=None):
         return IdentityHead(n_features)
     recipe = head if _is_recipe(head) else None
     if recipe is not None:
-        head = _call(recipe)
+        with default_device():
+            head = _call(recipe)
     if isinstance(head, nn.Linear) and _is_plain(head):
         weight, bias = linear_arrays(head)
         return _linear_head(weight, bias, n_features)

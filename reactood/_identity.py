@@ -202,8 +202,8 @@ class _Walk:
     def _walk_module(self, module):
         self(type(module))
         for name, value in vars(module).items():
-            if "hooks" in name:  # their keys count hooks in this process
-                value = list(value.values()) if value else None
+            if name.startswith("_") and "hooks" in name and isinstance(value, dict):
+                value = list(value.values()) or None  # keys count in this process
             if name != "training" and not (name.startswith("_") and value is None):
                 self.note(name), self(value)
 

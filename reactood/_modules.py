@@ -1,6 +1,10 @@
 """What several rooms do with a user's torch modules and devices."""
 
+import contextlib
 import copy
+import gc
+import inspect
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +15,37 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from reactood._blocks import as_float
 
 
+@contextlib.contextmanager
+def no_gradients():
+    """Record no operations, but make ordinary tensors, in inference mode too.
+
+    A module may keep a tensor that it made in a pass, and folding makes weights. Those
+    of torch's inference mode would be of no use in a later pass with gradients.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def default_device(device: str | torch.device = "cpu"):
+    """Make tensors that name no device on ``device``, whatever the program has set."""
+    if torch.get_default_device().type == torch.device(device).type:
+        yield
+    else:
+        with torch.device(device):
+            yield
+
+
+def passes_default(device: torch.device) -> torch.device:
+    """Return the default device for a model's passes on ``device``.
+
+    It is the CPU, as in a program that sets none; but a program that has made an
+    accelerator its default may run models that need it so.
+    """
+    ambient = torch.get_default_device()
+    return ambient if ambient.type == device.type else torch.device("cpu")
+
+
 def linear_arrays(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
     """Return weight and bias of an ``nn.Linear`` as NumPy arrays of their own."""
     if isinstance(linear, LazyModuleMixin) and linear.has_uninitialized_params():
@@ -18,6 +53,8 @@ def linear_arrays(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
             "The final linear layer is lazy, so its weights are not known before "
             "images pass; pass head=(weight, bias), or materialise the model first."
         )
+
+    check_values(linear, "head")
 
     def array(tensor: torch.Tensor) -> np.ndarray:
         return as_float(tensor.detach().cpu()).numpy().copy()
@@ -43,7 +80,9 @@ def private_copy(module: nn.Module, parameter: str) -> nn.Module:
 
 def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module:
     """Return what ``factory`` builds, in eval mode, where nobody else uses it."""
-    module = factory()
+    _check_takes_nothing(factory, parameter)
+    with default_device():
+        module = factory()
     if not isinstance(module, nn.Module):
         raise TypeError(
             f"{parameter}={factory!r} returned a {type(module).__name__}, wanted a "
@@ -55,6 +94,20 @@ def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module
         if factory() is module:
             raise
         return module.eval()
+
+
+def _check_takes_nothing(factory, parameter):
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        kind = "class" if isinstance(factory, type) else "function"
+        raise TypeError(
+            f"{parameter}={getattr(factory, '__qualname__', factory)} is a {kind} that "
+            f"cannot be called without arguments ({error}). Pass the module that it "
+            "makes, or bind the arguments: functools.partial(...)."
+        ) from error
+    except ValueError:  # a builtin without a signature
+        pass
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -74,3 +127,33 @@ def choose_device(device: str | torch.device) -> torch.device:
             "; wanted 'auto', 'cpu', or an accelerator that this torch sees."
         ) from error
     return device
+
+
+def is_out_of_memory(error):
+    """Return whether an error is an allocation that failed."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or "out of memory" in text  # CUDA, MPS
+        or "can't allocate memory" in text  # CPU
+    )
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a failed attempt on ``device`` still holds."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def check_values(module: nn.Module, parameter: str) -> None:
+    """Raise unless all weights of a module have values."""
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    empty = [name for name, tensor in tensors if tensor.is_meta]
+    if empty:
+        raise ValueError(
+            f"{parameter}={type(module).__name__} has weights without values: "
+            f"{len(empty)} of them are on the meta device, the first is {empty[0]!r}. "
+            "Load the weights before, as with module.to_empty(device='cpu') and "
+            "module.load_state_dict(...)."
+        )

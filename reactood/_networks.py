@@ -2,36 +2,49 @@
 
 import contextlib
 import difflib
+import random
 import sys
 import threading
 import warnings
 import zlib
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torchvision.models import WeightsEnum
 
 from reactood._identity import identity
-from reactood._modules import private_build, private_copy
+from reactood._modules import (
+    check_values,
+    default_device,
+    private_build,
+    private_copy,
+)
+from reactood._recent import Recent
 
 
 def build_network(model, weights):
     """Return a private network in eval mode, and the transform that it wants or None.
 
     Random numbers are seeded, so that the same parameters give the same weights, and
-    the caller's generator is left as it is.
+    the caller's generators are left as they are.
     """
-    with seeded():
-        if isinstance(model, str):
-            network, transform = _from_name(model, weights)
-        elif isinstance(model, nn.Module):
-            network, transform = private_copy(model, "model"), None
+    transform = None
+    with torch.inference_mode(False), torch.enable_grad(), default_device():
+        if isinstance(model, nn.Module):
+            network = private_copy(model, "model")
         else:
-            network, transform = private_build(model, "model"), None
+            with seeded():
+                if isinstance(model, str):
+                    network, transform = _from_name(model, weights)
+                else:
+                    network = private_build(model, "model")
     if isinstance(network, nn.DataParallel):
         network = network.module  # one device at a time here
+    check_values(network, "model")
     # Batches are float32; lower precision is autocast's business.
     network = network.float().eval()
     return network, transform or _timm_transform(network)
@@ -49,10 +62,9 @@ class Network:
         self.recipe: Any = (model, weights) if self.named else None
         self.problem = None
         self._module: Any = None
-        if self.named and _known(self.recipe):
-            self.title, self.identity, self.checksum, self.transform = _KNOWN[
-                self.recipe
-            ]
+        known = _known(self.recipe) if self.named else None
+        if known is not None:
+            self.title, self.identity, self.checksum, self.transform = known
             return
         self._module, self.transform = build_network(model, weights)
         self.title = model if self.named else type(self._module).__name__
@@ -61,7 +73,11 @@ class Network:
         with contextlib.suppress(TypeError):  # weights that cannot be a key
             if self.named:
                 known = self.title, self.identity, self.checksum, self.transform
-                _KNOWN[self.recipe] = known
+                _KNOWN.put(self.recipe, known)
+
+    def peek(self):
+        """Return the module that `build` will hand out, if it is there already."""
+        return self._module
 
     def build(self):
         """Return a module that nobody else has."""
@@ -93,24 +109,40 @@ class Network:
             return None
 
 
-_KNOWN: dict[Any, tuple] = {}  # what was found out of models given by name
+_KNOWN = Recent(64)  # what was found out of models given by name
 
 
 def _known(recipe):
     try:
-        return recipe in _KNOWN
+        return _KNOWN.get(recipe)
     except TypeError:  # weights that cannot be a key
-        return False
+        return None
 
 
-_SEEDING = threading.RLock()  # the generator that is seeded belongs to all threads
+_SEEDING = threading.RLock()  # the generators that are seeded belong to all threads
 
 
 @contextlib.contextmanager
 def seeded():
-    with _SEEDING, torch.random.fork_rng(devices=[]):
+    """Seed the generators of torch, numpy and Python; put them back afterwards.
+
+    A model draws from the generators of the process, as it cannot be told to use
+    another. A thread that draws from them at the same time gets seeded numbers too.
+    """
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with _SEEDING, torch.random.fork_rng(cuda):
+        of_numpy, of_python = np.random.get_state(legacy=False), random.getstate()
         torch.random.default_generator.manual_seed(0)  # leaves other devices alone
-        yield
+        if cuda:
+            torch.cuda.manual_seed_all(0)
+        with contextlib.suppress(TypeError):  # numpy's after set_bit_generator
+            np.random.seed(0)
+        random.seed(0)
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
 
 
 def checksum_weights(network):
@@ -134,6 +166,11 @@ def _from_name(name, weights):
             "own model is passed as a module or as a function that builds it."
         )
     available = torchvision.models.get_model_weights(name)
+    if weights is not None and not isinstance(weights, str | WeightsEnum):
+        raise TypeError(
+            f"weights={weights!r}, expected the name of weights, such as 'DEFAULT', a "
+            "member of torchvision's WeightsEnum, or None for random weights."
+        )
     if isinstance(weights, str) and weights not in available.__members__:
         names = list(available.__members__)
         raise ValueError(
@@ -180,7 +217,9 @@ def _timm_transform(network):
 
 
 def did_you_mean(name, known):
-    close = difflib.get_close_matches(name, list(known), n=3)
+    folded = {k.lower(): k for k in known}
+    matches = difflib.get_close_matches(name.lower(), list(folded), n=3)
+    close = [folded[match] for match in matches]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

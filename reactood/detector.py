@@ -397,7 +397,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         return tensor_blocks(X, rows, n_rows=n_rows, device=device)
 
     def _share_clipped(self, X, clip, rows):
-        changed, n, clipped = torch.zeros((), dtype=torch.int64), 0, Workspace()
+        changed, n, clipped = torch.tensor(0, device="cpu"), 0, Workspace()
         for block in self._blocks(X, rows):
             out = clipped.of(block, block.shape[1])
             changed = (
@@ -445,7 +445,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
                     result = function(logits(features))
                     check_result(result, len(block))
                     # A copy, as what a function returns may be a part of the logits.
-                    parts.append(torch.as_tensor(result).clone())
+                    parts.append(torch.as_tensor(result, device=block.device).clone())
             if not finite:
                 check_finite(X, rows)
             return [torch.cat(parts).cpu() for parts in results]

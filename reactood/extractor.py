@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import threading
 from numbers import Integral
 
 import PIL
@@ -17,14 +18,27 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._backbones import PROOF_IMAGES, attach, recall_plan, remember_plan
+from reactood._backbones import (
+    PROOF_IMAGES,
+    attach,
+    factory_keys,
+    head_checksum,
+    note_head,
+    recall_plan,
+    remember_plan,
+)
 from reactood._batches import ArraySource, LoaderSource, first_images, open_source
 from reactood._engines import DTYPES, ENGINES, describe_engine, make_engine
 from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
 from reactood._identity import HASH, identity
 from reactood._images import READING, MissingTransform, Preparation
-from reactood._modules import choose_device
+from reactood._modules import (
+    choose_device,
+    default_device,
+    no_gradients,
+    passes_default,
+)
 from reactood._networks import Network
 from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
@@ -146,6 +160,12 @@ class TorchFeatureExtractor(
     of them but a folder, a Dataset and a DataLoader; wrap a Dataset as
     :class:`~reactood.datasets.ImageDataset` for cross-validation.
 
+    While `fit` builds and proves a model, and while a name is built again, the default
+    random generators of torch, numpy and Python are seeded, and put back afterwards: a
+    model without trained weights gets the same ones each time. These generators belong
+    to all threads, so a thread that draws at the same time needs a generator of its
+    own. `transform` leaves them alone.
+
     A pickle leaves out the weights of a model given by name; they are built again, and
     checked, at the first use. Weights of any other model are in the pickle.
 
@@ -239,34 +259,9 @@ class TorchFeatureExtractor(
     def _fit(self, X):
         """Fit, and return the source of the images that were looked at."""
         device = self._choose_device()
-        for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
-            self.__dict__.pop(name, None)
-        network = Network(self.model, self.weights)
-        source = self._open(X, network.transform, reset=True)
-        batch = first_images(
-            source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
-        ).to(device)
-        # Folded weights, rounded to 16 bits, are further from the model than its own.
-        folding = self.precision == "float32"
-        key = network.identity, self.layer, tuple(batch.shape[1:]), folding
-        plan = recall_plan(key)
-        if plan is None:
-            module = network.build().to(device)
-            with explained(module, batch):
-                backbone, plan, consistent = attach(
-                    module, batch, self.layer, folding=folding
-                )
-            if consistent and network.identity is not None:
-                remember_plan(key, plan)
-        elif network.named:
-            backbone = None  # built again when it is needed: perhaps never
-        else:
-            backbone = plan.apply(network.build())
-        self._runtime = _Runtime(backbone)
-        self._network, self._plan = network.released(), plan
-        self.n_features_out_ = plan.n_features
-        self._runtime.stream = getattr(source, "stream", None)
-        return source
+        passes = passes_default(device)
+        with no_gradients(), default_device():
+            return self._build(X, device, passes)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None, *, out=None):
@@ -345,6 +340,44 @@ class TorchFeatureExtractor(
             )
         return backbone.head()
 
+    def _build(self, X, device, passes):
+        """Build the network and find where it stops, proved on some of ``X``."""
+        for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
+            self.__dict__.pop(name, None)
+        # A function that builds the model may change when it is called.
+        factory = not isinstance(self.model, str | nn.Module)
+        keys = factory_keys(self.model) if factory else ()
+        network = Network(self.model, self.weights)
+        checksum = head_checksum(network.peek()) if factory else None
+        source = self._open(X, network.transform, reset=True)
+        batch = first_images(
+            source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
+        ).to(device)
+        # Folded weights, rounded to 16 bits, are further from the model than its own.
+        folding = self.precision == "float32"
+        # One image alone cannot show that images depend on each other.
+        key = network.identity, self.layer, tuple(batch.shape), folding
+        plan = recall_plan(key)
+        if plan is None:
+            module = network.build().to(device)
+            with explained(module, batch), default_device(passes):
+                backbone, plan, consistent = attach(
+                    module, batch, self.layer, folding=folding
+                )
+            if consistent and network.identity is not None:
+                remember_plan(key, plan)
+        elif network.named:
+            backbone = None  # built again when it is needed: perhaps never
+        else:
+            backbone = plan.apply(network.build())
+        self._runtime = _Runtime(backbone)
+        self._network, self._plan = network.released(), plan
+        self.n_features_out_ = plan.n_features
+        self._runtime.stream = getattr(source, "stream", None)
+        self._head_checksum = checksum
+        note_head(keys, checksum)
+        return source
+
     @property
     def _n_features_out(self):
         return self.n_features_out_
@@ -386,13 +419,16 @@ class TorchFeatureExtractor(
         if out is not None and isinstance(source, LoaderSource):
             n_rows = source.length
         sink = Rows(n_rows, self.n_features_out_, out)
+        forward = Forward(self._get_backbone, self._get_engine, device, self.batch_size)
         try:
-            with self._open_store(device) as store:
+            with (
+                no_gradients(),
+                default_device(),
+                self._open_store(device) as store,
+            ):
                 Extraction(
                     source,
-                    Forward(
-                        self._get_backbone, self._get_engine, device, self.batch_size
-                    ),
+                    forward,
                     sink,
                     store,
                     batch_size=read_size(self.batch_size, device),
@@ -408,12 +444,14 @@ class TorchFeatureExtractor(
         """Return the engine, the one of the last time if nothing has changed."""
         compiled_for = batch_size if self.engine == "compile" else None
         settings = self.engine, device, self.precision, compiled_for
-        if self._runtime.settings != settings:
-            self._runtime.engine = make_engine(
-                self.engine, self._get_backbone(), device, self.precision, batch_size
-            )
-            self._runtime.settings = settings
-        return self._runtime.engine
+        with _STARTING:
+            if self._runtime.settings != settings:
+                backbone = self._get_backbone()
+                self._runtime.engine = make_engine(
+                    self.engine, backbone, device, self.precision, batch_size
+                )
+                self._runtime.settings = settings
+            return self._runtime.engine
 
     def _open_store(self, device):
         """Open the part of the cache that holds rows made with these settings."""
@@ -456,9 +494,11 @@ class TorchFeatureExtractor(
 
     def _get_backbone(self):
         """Return the backbone; build it again where only its name was kept."""
-        if self._runtime.backbone is None:
-            self._runtime.backbone = self._plan.apply(self._network.build())
-        return self._runtime.backbone
+        with _STARTING:
+            if self._runtime.backbone is None:
+                with no_gradients(), default_device():
+                    self._runtime.backbone = self._plan.apply(self._network.build())
+            return self._runtime.backbone
 
     def __getstate__(self):
         """Leave out weights that can be built again from the model's name.
@@ -469,9 +509,18 @@ class TorchFeatureExtractor(
         if "_network" in state:
             backbone = None
             if not state["_network"].named:
-                backbone = copy.deepcopy(state["_runtime"].backbone).cpu()
+                with no_gradients():
+                    backbone = copy.deepcopy(state["_runtime"].backbone).cpu()
             state = state | {"_runtime": _Runtime(backbone)}
         return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if state.get("_head_checksum") is not None:  # as a cache of joblib's does
+            note_head(factory_keys(self.model), state["_head_checksum"])
+
+
+_STARTING = threading.RLock()  # of what an extractor runs: once, for all its threads
 
 
 class _Runtime:

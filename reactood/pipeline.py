@@ -1,12 +1,11 @@
 """From images to decisions in one scikit-learn pipeline."""
 
 import difflib
-import functools
 
 from sklearn.pipeline import Pipeline
 from torch import nn
 
-from reactood._backbones import classifier_head, find_head
+from reactood._backbones import ModelHead, find_head
 from reactood.detector import ReActDetector
 from reactood.extractor import TorchFeatureExtractor
 
@@ -62,6 +61,9 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
     another model or other weights, make another pipeline; setting the extractor's
     `model` or `weights` would leave the head of the first one in place.
 
+    A function is called twice in a `fit`, for the features and for the head; if the
+    second network has another head, `fit` raises an error.
+
     `memory` sees paths, not what the files hold: clear it when they change.
 
     A Pipeline has no `predict_class`; the classifier's own decision is
@@ -114,4 +116,4 @@ def _head_of(model, weights):
     if isinstance(model, nn.Module):
         return model.get_submodule(find_head(model))
     # Built in `fit`, like the model itself: a pipeline of names stays a recipe.
-    return functools.partial(classifier_head, model, weights)
+    return ModelHead(model, weights)

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
 
 from reactood import TorchFeatureExtractor
 from reactood.baselines import (
@@ -357,3 +358,34 @@ def test_statistics_say_what_is_wrong():
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
     with pytest.raises(ValueError, match="Sequential has no batch normalisation"):
         with_statistics_of(TorchFeatureExtractor(plain), digits.X_test)
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed in its first pass."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.scale = net, None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale = torch.full((1, 3, 1, 1), 0.5) * self.net[0].weight.sum()
+        return self.net(x * self.scale)
+
+
+@pytest.mark.parametrize("remembering", [False, True])
+@pytest.mark.parametrize("inference", [False, True])
+def test_odin_of_a_network_that_is_proved_for_the_first_time(
+    net, images, remembering, inference, monkeypatch
+):
+    monkeypatch.setattr("reactood.extractor.recall_plan", lambda key: None)
+    model = Remembering(net) if remembering else net
+    with torch.inference_mode(inference):
+        odin = make_odin_pipeline(model, noise=0.1, percentile=90).fit(images)
+        scores = odin.score_samples(images)
+        assert odin[0].model_.arrangement["folds"]
+        pickled = pickle.dumps(odin)
+    np.testing.assert_array_equal(odin.score_samples(images), scores)
+    again = pickle.loads(pickled).score_samples(images)
+    np.testing.assert_array_equal(again, scores)
+    assert not any(p.is_inference() for p in odin[0].model_.parameters())

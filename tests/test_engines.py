@@ -14,12 +14,15 @@ from conftest import CLASSIFIERS, conv_net
 from sklearn.base import clone
 from torch import nn
 
+import reactood._backbones
 import reactood._engines
 import reactood._forward
+import reactood._networks
 from reactood import TorchFeatureExtractor
 from reactood._backbones import Backbone, attach, find_head
 from reactood._folding import find_folds, fold, is_convolutional, same_features
 from reactood._networks import build_network
+from reactood._recent import Recent
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ def test_every_normalisation_after_a_convolution_is_folded(rng):
         backbone, _, _ = attach(network, images)
         assert len(backbone.arrangement["folds"]) == n
         assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
-        assert backbone.arrangement["memory_format"] == torch.channels_last
+        assert backbone.arrangement["memory_format"] == "channels_last"
 
 
 def test_nothing_is_folded_for_lower_precision(rng):
@@ -95,7 +98,7 @@ def test_nothing_is_folded_for_lower_precision(rng):
         extractor = TorchFeatureExtractor("resnet18", weights=None, precision=precision)
         arrangement = extractor.fit(X).model_.arrangement
         assert bool(arrangement["folds"]) == folds
-        assert arrangement["memory_format"] == torch.channels_last
+        assert arrangement["memory_format"] == "channels_last"
 
 
 class Odd(nn.Module):
@@ -153,9 +156,44 @@ def test_a_model_that_needs_what_folding_takes(X):
     extractor = TorchFeatureExtractor(model).fit(X)
     assert extractor.model_.arrangement == {
         "folds": [],
-        "memory_format": torch.channels_last,
+        "memory_format": "channels_last",
     }
     assert relative(extractor.transform(X), plain_features(model, X)) < 1e-5
+
+
+class TrainedForEver(nn.Module):
+    """Keeps one normalisation in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), *conv_net())
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.net[1].training = True
+        return self
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_normalisation_that_stays_in_training_mode_is_not_folded(X):
+    with pytest.warns(UserWarning, match="change with the images beside"):
+        extractor = TorchFeatureExtractor(TrainedForEver).fit(X)
+    assert extractor.model_.arrangement["folds"] == [("net.2", "net.3")]
+    assert extractor.transform(X).shape == (7, 8)
+
+
+def test_a_fold_that_fails_changes_nothing(net, X, monkeypatch):
+    def fail(*args):
+        raise AssertionError("Fusion only for eval!")
+
+    expected = TorchFeatureExtractor(net).fit_transform(X)
+    monkeypatch.setattr("reactood.extractor.recall_plan", lambda key: None)
+    monkeypatch.setattr("reactood._folding.fuse_conv_bn_eval", fail)
+    extractor = TorchFeatureExtractor(net).fit(X)
+    assert extractor.model_.arrangement["folds"] == []
+    assert relative(extractor.transform(X), expected) < 1e-4
 
 
 def test_folding_can_be_undone(net, X):
@@ -222,9 +260,14 @@ def test_openvino_gives_the_same_features(engine, name, rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert relative(ours.fit_transform(images), expected) < 1e-4
-    if name != "vit_b_16":
+    if name != "vit_b_16" and _openvino_knows_bfloat16():
         ours.set_params(precision="bfloat16")
         assert 1e-4 < relative(ours.transform(images), expected) < 0.1
+
+
+def _openvino_knows_bfloat16():
+    core = reactood._engines._openvino_core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "compile"])
@@ -266,6 +309,37 @@ def test_the_engine_is_kept_between_calls(net, X):
     assert extractor._runtime.engine is engine
     extractor.set_params(engine="eager").transform(X)
     assert type(extractor._runtime.engine) is reactood._engines.EagerEngine
+
+
+def test_openvino_keeps_the_requests_of_the_last_shapes(net, rng):
+    pytest.importorskip("openvino")
+    eager = TorchFeatureExtractor(net)
+    extractor = TorchFeatureExtractor(net, engine="openvino")
+    most = reactood._engines.MOST_REQUESTS
+    for size in [*range(8, 8 + most + 2), 8]:
+        images = rng.normal(size=(1, 3, size, size)).astype(np.float32)
+        if not hasattr(extractor, "n_features_out_"):
+            extractor.fit(images), eager.fit(images)
+        features = extractor.transform(images)
+        np.testing.assert_allclose(
+            features, eager.transform(images), rtol=1e-4, atol=1e-6
+        )
+    requests = extractor._runtime.engine.requests
+    assert len(requests) == most
+    request = requests.get((1, 3, 8, 8))
+    extractor.transform(np.zeros((1, 3, 8, 8), np.float32))
+    assert requests.get((1, 3, 8, 8)) is request
+
+
+def test_memos_forget_what_was_not_used_for_longest():
+    recent = Recent(2)
+    recent.put("a", 1), recent.put("b", 2)
+    assert recent.get("a") == 1
+    recent.put("c", 3)
+    assert (recent.get("a"), recent.get("b"), recent.get("c")) == (1, None, 3)
+    assert len(recent) == 2
+    memos = reactood._backbones._PLANS, reactood._networks._KNOWN
+    assert all(type(memo) is Recent for memo in memos)
 
 
 class Untraceable(nn.Module):

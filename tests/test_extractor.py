@@ -1,8 +1,12 @@
 """TorchFeatureExtractor: features, containers, and a model that is left alone."""
 
+import contextlib
 import copy
 import functools
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -22,11 +26,14 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
 )
+from torchvision import transforms
 from torchvision.transforms import v2
 
+import reactood._engines
 import reactood._forward
 import reactood._networks
-from reactood import TorchFeatureExtractor
+from reactood import ReActDetector, TorchFeatureExtractor, make_react_pipeline
+from reactood.baselines import clip_layer, make_odin_pipeline
 from reactood.datasets import ImageDataset
 
 TIMM = ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "efficientnet_b0"]
@@ -178,16 +185,79 @@ def state_of(module, X):
 @pytest.mark.parametrize("factory", [True, False])
 def test_the_module_is_left_bit_identical(net, X, training, layer, factory):
     net.train(training)
-    net[0].register_forward_hook(lambda *args: None)
+    net[0].register_forward_hook(unchanged)
+    net[0].weight.requires_grad_(False)
     before = state_of(net, X)
     model = functools.partial(returned, net) if factory else net
     extractor = TorchFeatureExtractor(model, layer=layer, precision="bfloat16")
     extractor.fit(X)
     extractor.transform(X)
+    assert layer is not None or extractor.head_[0].shape == (4, 8)
+    pickle.loads(pickle.dumps(extractor)).transform(X)
     after = state_of(net, X)
     for key, value in before.items():
         same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
         assert same(value, after[key]), key
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind"), [("eager", "name"), ("eager", "module"), ("openvino", "module")]
+)
+def test_threads_that_start_one_extractor_at_once(engine, kind, rng, monkeypatch):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    X = rng.normal(size=(6, 3, 32, 32)).astype(np.float32)
+    model = "resnet18" if kind == "name" else conv_net
+    fitted = TorchFeatureExtractor(model, weights=None, engine=engine).fit(X)
+    expected = fitted.transform(X)
+    extractor = pickle.loads(pickle.dumps(fitted))  # without an engine, and weights
+    built = []
+
+    def slow(*args):
+        built.append(1)
+        time.sleep(0.2)
+        return reactood._engines.make_engine(*args)
+
+    monkeypatch.setattr("reactood.extractor.make_engine", slow)
+    together = threading.Barrier(4)
+
+    def run():
+        together.wait()
+        return [extractor.transform(X), extractor.transform(X[:3])]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = [f.result() for f in [pool.submit(run) for _ in range(4)]]
+    few = fitted.transform(X[:3])
+    for all_rows, some in results:
+        np.testing.assert_array_equal(all_rows, expected)
+        np.testing.assert_array_equal(some, few)
+    assert len(built) == 1
+    assert extractor._runtime.engine.backbone is extractor.model_
+
+
+@pytest.mark.parametrize("engine", ["eager", "openvino"])
+def test_threads_that_start_an_extractor_each(engine, rng):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    X = rng.normal(size=(6, 3, 12, 12)).astype(np.float32)
+    extractors = [
+        TorchFeatureExtractor(functools.partial(conv_net, width=w), engine=engine)
+        for w in (4, 5, 6, 7)
+    ]
+    expected = [clone(extractor).fit_transform(X) for extractor in extractors]
+    together = threading.Barrier(4)
+
+    def run(extractor):
+        together.wait()
+        return extractor.fit(X).transform(X)
+
+    with ThreadPoolExecutor(4) as pool:
+        for ours, theirs in zip(pool.map(run, extractors), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def unchanged(module, args, output):
+    """Do nothing, as a hook."""
 
 
 def returned(module):
@@ -309,6 +379,13 @@ def test_images_that_depend_on_each_other_warn(net, X):
         TorchFeatureExtractor(net).fit(X)
 
 
+def test_a_proof_on_one_image_does_not_stand_for_more(net, X):
+    net[1] = nn.BatchNorm2d(8, track_running_stats=False)
+    TorchFeatureExtractor(net).fit(X[:1])  # shows nothing
+    with pytest.warns(UserWarning, match="change with the images beside it"):
+        TorchFeatureExtractor(net).fit(X)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_models_of_another_precision_run_in_float32(net, X, dtype):
     features = TorchFeatureExtractor(copy.deepcopy(net).to(dtype)).fit_transform(X)
@@ -333,6 +410,180 @@ def test_channels_are_found_whatever_the_shape_of_the_image(name, layer, size, w
     extractor = TorchFeatureExtractor(name, weights=None, layer=layer).fit(X)
     assert extractor.n_features_out_ == width
     assert pickle.loads(pickle.dumps(extractor)).transform(X).shape == (1, width)
+
+
+class Sequences(nn.Module):
+    """A convolutional network for sequences of one length, or of any."""
+
+    def __init__(self, length=None, size=16):
+        super().__init__()
+        self.length = length
+        self.conv, self.norm = nn.Conv1d(2, size, 3, padding=1), nn.BatchNorm1d(size)
+        self.act, self.pool = nn.ReLU(), nn.MaxPool1d(2)
+        self.head = nn.Linear(size, 3)
+
+    def forward(self, x):
+        assert self.length in (None, x.shape[-1])
+        return self.head(self.pool(self.act(self.norm(self.conv(x)))).mean(-1))
+
+
+class Tokens(nn.Module):
+    """A transformer for sequences (n, tokens, channels)."""
+
+    def __init__(self, length=None):
+        super().__init__()
+        self.length = length
+        self.embed, self.act = nn.Linear(5, 16), nn.GELU()
+        self.block = nn.TransformerEncoderLayer(16, 2, 16, batch_first=True)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        assert self.length in (None, x.shape[1])
+        return self.head(self.norm(self.block(self.act(self.embed(x)))).mean(1))
+
+
+@pytest.mark.parametrize("length", [None, 96])
+@pytest.mark.parametrize("layer", ["conv", "norm", "act", "pool"])
+def test_sequences_with_channels_in_front_are_averaged_over_positions(
+    layer, length, rng
+):
+    X = rng.normal(size=(20, 2, 96)).astype(np.float32)
+    net = Sequences(length).eval()
+    seen = []
+    net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
+    with torch.no_grad():
+        net(torch.from_numpy(X))
+    features = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
+    np.testing.assert_allclose(features, seen[0].mean(2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [None, 16])
+@pytest.mark.parametrize("layer", ["embed", "act", "block", "norm"])
+def test_sequences_with_channels_last_are_averaged_over_positions(layer, length, rng):
+    X = rng.normal(size=(20, 16, 5)).astype(np.float32)  # as many tokens as channels
+    net = Tokens(length).eval()
+    seen = []
+    net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
+    with torch.no_grad():
+        net(torch.from_numpy(X))
+    features = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
+    np.testing.assert_allclose(features, seen[0].mean(1), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_that_nothing_shows_are_an_error(rng):
+    X = rng.normal(size=(4, 12)).astype(np.float32)
+    net = nn.Sequential(
+        nn.Linear(12, 12), nn.Unflatten(1, (3, 4)), nn.Flatten(), nn.Linear(12, 2)
+    )
+    with pytest.raises(
+        ValueError, match=r"layer='1' returns .*\(4, 3, 4\), and nothing shows whether"
+    ):
+        TorchFeatureExtractor(net, layer="1").fit(X)
+
+
+def test_a_model_of_maps_with_channels_last_and_one_size(rng):
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cut, self.mix = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6)
+            self.act, self.head = nn.GELU(), nn.Linear(6, 2)
+
+        def forward(self, x):
+            assert x.shape[-2:] == (12, 12)
+            return self.head(
+                self.act(self.mix(self.cut(x).movedim(1, -1))).mean((1, 2))
+            )
+
+    X = rng.normal(size=(4, 3, 12, 12)).astype(np.float32)
+    assert TorchFeatureExtractor(Mixer, layer="act").fit_transform(X).shape == (4, 6)
+
+
+class Hooked(nn.Module):
+    """Has attributes that are called like torch's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = conv_net()
+        self.hooks, self.n_hooks, self._hooks_on = ["a"], 3, True
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_attributes_with_hooks_in_their_name(X, tmp_path):
+    model = Hooked()
+    model._my_hooks = {"a": 1}
+    extractor = TorchFeatureExtractor(model, cache=tmp_path)
+    assert extractor.fit_transform(X).shape == (7, 8)
+    identities = {extractor._network.identity}
+    model.hooks = ["b"]
+    identities.add(extractor.fit(X)._network.identity)
+    assert len(identities) == 2
+
+
+# --- what the program has set ---------------------------------------------------------
+
+
+@contextlib.contextmanager
+def another_default(setting):
+    """Set another default device or dtype of torch."""
+    if setting == "float64":
+        torch.set_default_dtype(torch.float64)
+    else:
+        torch.set_default_device(setting)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+class Careless(nn.Module):
+    """Makes a tensor on whatever device is the default."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = conv_net()
+
+    def forward(self, x):
+        return self.net(x + torch.full((9,), 0.5, dtype=x.dtype))
+
+
+def deterministic():
+    net = Careless()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+    return net
+
+
+def scores_of_all_kinds(X, pictures):
+    images = [Image.fromarray(p) for p in pictures]
+    steps = transforms.Compose(
+        [transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float32)]
+    )
+    loader = DataLoader(TensorDataset(torch.from_numpy(X)), batch_size=4)
+    features = TorchFeatureExtractor(deterministic).fit_transform(X)
+    detector = ReActDetector(lambda: nn.Sequential(deterministic().net[-1]))
+    return [
+        features,
+        TorchFeatureExtractor(deterministic).fit_transform(loader),
+        TorchFeatureExtractor(deterministic, preprocess=steps).fit_transform(images),
+        TorchFeatureExtractor(deterministic, layer="net.0").fit_transform(X),
+        clip_layer(TorchFeatureExtractor(deterministic), "net.0", X).fit_transform(X),
+        make_react_pipeline(deterministic).fit(X).score_samples(X),
+        make_odin_pipeline(deterministic, noise=0.1).fit(X).score_samples(X),
+        detector.fit(features).score_samples(features),
+    ]
+
+
+@pytest.mark.parametrize("setting", ["cpu", "meta", "float64"])
+def test_the_default_device_and_dtype_change_nothing(setting, X, pictures):
+    expected = scores_of_all_kinds(X, pictures)
+    with another_default(setting):
+        got = scores_of_all_kinds(X, pictures)
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_a_failed_refit_leaves_the_first_fit(net, X):
@@ -894,6 +1145,24 @@ def test_preprocess_that_returns_no_tensor(net, photos):
             r"did you mean 'layer3'.*dict\(model.named_modules\(\)\)",
         ),
         ({"model": "squeezenet1_0", "weights": None}, ValueError, "no linear head"),
+        ({"model": "RESNET_18"}, ValueError, "did you mean 'resnet18'"),
+        (
+            {"model": "resnet18", "weights": "imagenet1k_v1"},
+            ValueError,
+            "did you mean 'IMAGENET1K_V1'",
+        ),
+        ({"model": "resnet18", "weights": True}, TypeError, "weights=True, expected"),
+        (
+            {"model": torchvision.models.ResNet},
+            TypeError,
+            r"model=ResNet is a class that cannot be called without arguments "
+            r"\(missing .*'block'\)\. Pass the module",
+        ),
+        (
+            {"model": lambda path: None},
+            TypeError,
+            r"is a function that cannot be called .*functools\.partial",
+        ),
         ({"model": dict}, TypeError, "returned a dict, wanted a torch.nn.Module"),
     ],
 )
@@ -945,9 +1214,90 @@ def test_a_model_without_logits(X):
             return self.linear(self.conv(x))
 
     with pytest.raises(
-        ValueError, match=r"returns .*\(4, 4, 7, 7\) for 4 inputs, wanted"
+        ValueError, match=r"returns .*\(4, 4, 7, 7\) for 4 inputs, expected"
     ):
         TorchFeatureExtractor(Maps).fit(X.repeat(1, axis=0))
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_weights_that_are_nan_are_named(net, X, layer):
+    with torch.no_grad():
+        net[0].weight[0, 0] = float("nan")
+    with pytest.raises(
+        ValueError, match=r"Sequential has NaN or inf in its weights, in 0\.weight, and"
+    ):
+        TorchFeatureExtractor(net, layer=layer).fit(X)
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_an_output_that_is_nan_is_no_fault_of_the_layer(net, X, layer):
+    net[1].running_var.fill_(-1)
+    with pytest.raises(ValueError, match="returns NaN or inf for the first 4 inputs"):
+        TorchFeatureExtractor(net, layer=layer).fit(X)
+
+
+def test_weights_without_values(net, X):
+    for model in (net.to("meta"), lambda: conv_net().to("meta")):
+        with pytest.raises(
+            ValueError, match=r"model=Sequential has weights .*meta .*'0\.weight'"
+        ):
+            TorchFeatureExtractor(model).fit(X)
+    with pytest.raises(ValueError, match="head=Linear has weights without values"):
+        ReActDetector(net[-1]).fit(np.ones((5, 8)))
+
+
+class Returning(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.net, self.wrap = conv_net(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "got"),
+    [
+        (lambda z: {"out": z, "aux": z}, "a dict of out, aux"),
+        (lambda z: (z, z), "a tuple"),
+        (lambda z: None, "a NoneType"),
+    ],
+)
+def test_outputs_that_are_no_logits(wrap, got, X):
+    with pytest.raises(ValueError, match=f"returns {got} for 4 inputs, expected a"):
+        TorchFeatureExtractor(lambda: Returning(wrap)).fit(X)
+
+
+class Small(nn.Module):
+    """Has memory for so many images."""
+
+    def __init__(self, most, net):
+        super().__init__()
+        self.most, self.net = most, net
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.net(x)
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_a_proof_takes_as_many_images_as_fit_into_memory(net, X, layer):
+    expected = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
+    inner = layer and f"net.{layer}"
+    for most in (2, 1):
+        extractor = TorchFeatureExtractor(Small(most, net), layer=inner)
+        features = extractor.fit_transform(X)
+        np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match="Out of memory on cpu with one input of"):
+        TorchFeatureExtractor(Small(0, net), layer=inner).fit(X)
+
+
+def test_a_proof_on_what_fits_does_not_stand_for_more(net, X, monkeypatch):
+    TorchFeatureExtractor(model := Small(1, net)).fit(X)
+    monkeypatch.setattr("reactood.extractor.attach", None)  # asked for again
+    with pytest.raises(ValueError, match="'NoneType' object is not callable"):
+        TorchFeatureExtractor(model).fit(X)
 
 
 def test_a_module_that_cannot_be_copied(net, X):

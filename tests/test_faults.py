@@ -30,6 +30,7 @@ from torchvision.models import ResNet18_Weights, ViT_B_16_Weights
 
 import reactood._forward
 from reactood import ReActDetector, TorchFeatureExtractor
+from reactood._blocks import to_device
 from reactood._images import Preparation, as_rgb, read_image
 from reactood.cache import FeatureCache
 
@@ -610,3 +611,38 @@ def test_a_factory_is_called_once_per_fit(X):
 
     TorchFeatureExtractor(functools.partial(build)).fit_transform(X)
     assert len(calls) == 1
+
+
+class OnHost:
+    """Stands in for a tensor on a machine without CUDA, and notes what is asked."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, pinned, asked):
+        self.pinned, self.asked = pinned, asked
+
+    def is_pinned(self):
+        return self.pinned
+
+    def clone(self):
+        self.asked.append("clone")
+        return OnHost(False, self.asked)  # clones are in ordinary memory
+
+    def pin_memory(self):
+        if not self.pinned:
+            self.asked.append("pin")  # a copy; of pinned memory it would be itself
+        return OnHost(True, self.asked)
+
+    def to(self, device, non_blocking=False):
+        self.asked.append(("to", device.type, non_blocking))
+        return self
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_copy_in_flight_reads_memory_of_its_own(pinned):
+    asked = []
+    to_device(OnHost(pinned, asked), torch.device("cuda"))
+    assert asked == ["clone"] * pinned + ["pin", ("to", "cuda", True)]
+    asked.clear()
+    to_device(OnHost(pinned, asked), torch.device("cpu"))
+    assert asked == [("to", "cpu", False)]

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sklearn.utils.fixes import parse_version
 from torch import nn
 from torch.utils.data import TensorDataset
 
+import reactood._backbones
 from reactood import make_react_pipeline
 from reactood.datasets import ImageDataset, digits_classifier, load_digits_ood
 
@@ -167,3 +169,121 @@ def test_the_head_follows_the_extractors_weights():
     X = np.random.default_rng(0).normal(size=(6, 3, 64, 64)).astype(np.float32)
     pipeline.fit(X)
     np.testing.assert_array_equal(pipeline[1].coef_, pipeline[0].head_[0])
+
+
+# --- a function that builds another network each time -------------------------------
+
+RANDOM = np.random.default_rng(0)
+
+
+def another_each_time(width=8):
+    """Draw weights from a generator that nothing seeds."""
+    net = conv_net(width=width)
+    with torch.no_grad():
+        net[-1].weight += torch.from_numpy(RANDOM.normal(size=(4, width))).float()
+    return net
+
+
+class Counting:
+    """A factory that changes when it is called."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        net = conv_net()
+        with torch.no_grad():
+            net[-1].bias += self.calls
+        return net
+
+
+FACTORIES = {
+    "function": lambda: another_each_time,
+    "lambda": lambda: lambda: another_each_time(),
+    "partial": lambda: functools.partial(another_each_time, width=5),
+    "object": Counting,
+    "method": lambda: Counting().__call__,
+}
+
+
+@pytest.mark.parametrize("kind", FACTORIES)
+def test_the_head_of_another_network_is_refused(kind, X):
+    pipeline = make_react_pipeline(FACTORIES[kind]())
+    with pytest.raises(ValueError, match="built a network with another head than"):
+        pipeline.fit(X)
+    if kind in ("object", "method"):  # copies start alike, and so build alike
+        pipeline = clone(pipeline).fit(X)
+        np.testing.assert_array_equal(pipeline[1].coef_, pipeline[0].head_[0])
+        np.testing.assert_array_equal(pipeline[1].intercept_, pipeline[0].head_[1])
+        return
+    with pytest.raises(ValueError, match="built a network with another head than"):
+        clone(pipeline).fit(X)
+    features = pipeline[0].transform(X)
+    with pytest.raises(ValueError, match="built a network with another head than"):
+        clone(pipeline[1]).fit(features)  # in steps
+    if kind != "lambda":
+        with pytest.raises(ValueError, match="built a network with another head than"):
+            pickle.loads(pickle.dumps(pipeline)).fit(X)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_search_refuses_the_head_of_another_network(n_jobs, X):
+    search = GridSearchCV(
+        make_react_pipeline(another_each_time),
+        {"detector__percentile": [80, 90]},
+        scoring=lambda pipeline, X, y: pipeline.score_samples(X).mean(),
+        cv=2,
+        n_jobs=n_jobs,
+        error_score="raise",
+    )
+    with pytest.raises(ValueError, match="built a network with another head than"):
+        search.fit(X, np.ones(len(X)))
+
+
+CHECKPOINT = {"bias": 0.0}
+
+
+def from_checkpoint():
+    net = conv_net()
+    with torch.no_grad():
+        net[-1].bias += CHECKPOINT["bias"]
+    return net
+
+
+def test_a_checkpoint_that_changes_between_two_fits(X, tmp_path, monkeypatch):
+    monkeypatch.setitem(CHECKPOINT, "bias", 0.0)
+    pipeline = make_react_pipeline(from_checkpoint, memory=str(tmp_path))
+    first = pipeline.fit(X).score_samples(X)
+    monkeypatch.setitem(CHECKPOINT, "bias", 1.0)
+    again = make_react_pipeline(from_checkpoint).fit(X)
+    np.testing.assert_allclose(again.score_samples(X), first + 1, rtol=1e-5)
+    with pytest.raises(ValueError, match="built a network with another head than"):
+        clone(pipeline).fit(X)  # the extractor of before comes out of the memory
+
+
+def test_notes_of_heads_travel_with_the_recipe(X):
+    pipeline = make_react_pipeline(functools.partial(another_each_time, 8))
+    features = pipeline[0].fit(X).transform(X)
+    pickled = pickle.dumps(pipeline[1])
+    reactood._backbones._HEADS.clear()  # as in another process
+    with pytest.raises(ValueError, match="built a network with another head than"):
+        pickle.loads(pickled).fit(features)
+    assert len(pickled) < 3000
+    reactood._backbones._HEADS.clear()
+    make_react_pipeline(conv_net)[1].fit(features)  # nothing is known: any head
+
+
+def test_random_numbers_of_numpy_and_python_are_seeded_for_factories(X):
+    def build():
+        net = conv_net()
+        with torch.no_grad():
+            net[-1].bias += np.random.normal() + random.random() + torch.rand(())
+        return net
+
+    states = [np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()]
+    a, b = (make_react_pipeline(build).fit(X).score_samples(X) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(np.random.get_state()[1], states[0])
+    assert random.getstate() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])

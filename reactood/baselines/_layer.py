@@ -39,7 +39,7 @@ class _Sample(nn.Module):
 def _sample(x, n_values):
     x = x.flatten(1)
     generator = torch.Generator().manual_seed(0)
-    places = torch.randperm(x.shape[1], generator=generator)[:n_values]
+    places = torch.randperm(x.shape[1], generator=generator, device="cpu")[:n_values]
     return x[:, places.to(x.device)]
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from reactood._checks import id_rows
 from reactood._clip import learn_clip
+from reactood._modules import no_gradients
 from reactood._sklearn import Interval
 from reactood.extractor import TorchFeatureExtractor
 from reactood.pipeline import make_react_pipeline
@@ -237,20 +238,20 @@ class _Perturbing:
     def __call__(self, batch):
         if self.noise:
             batch = batch - self.noise * self._signs(batch)
-        with torch.inference_mode():
+        with no_gradients():
             return self._rectified(batch)
 
     def _rectified(self, batch):
         return self.backbone(batch).clamp(max=self.clip)
 
     def _signs(self, batch):
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             batch = batch.detach().requires_grad_()
             features = self._rectified(batch.clone())  # models may work in place
             logits = (features @ self.weight.T + self.bias) / self.temperature
             loss = cross_entropy(logits, logits.argmax(dim=1), reduction="sum")
             (gradient,) = torch.autograd.grad(loss, batch)
-        return torch.where(gradient >= 0, 1.0, -1.0)
+        return torch.where(gradient >= 0, 1.0, -1.0).to(batch.dtype)
 
 
 def make_odin_pipeline(

@@ -1,11 +1,11 @@
 """Batch normalisation with the statistics of other images than the training ones."""
 
-import torch
 from sklearn.base import clone
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from reactood._batches import plan_rows
 from reactood._forward import read_size
+from reactood._modules import default_device, no_gradients, passes_default
 from reactood._networks import build_network
 from reactood.baselines._layer import with_model
 
@@ -76,7 +76,7 @@ def with_statistics_of(extractor, X):
         norm.train()  # dropout and all else stay in eval mode
     source = images._open(X, transform, reset=True)
     n_images = 0
-    with torch.inference_mode():
+    with no_gradients(), default_device(passes_default(device)):
         for batch in source.batches(_whole_batches(source, images, device)):
             for error in batch.errors.values():
                 raise error
