@@ -171,6 +171,33 @@ def test_a_changed_file_is_another_image(extractor, photos, count):
     assert not np.array_equal(red, blue)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_replaced_while_it_is_read_is_not_kept(tmp_path, count, num_workers):
+    """Not under the key of the file that was there when the cache was asked."""
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        Image.new("RGB", (9, 9), "red").save(path)
+    blue = tmp_path / "blue.png"
+
+    def replacing(image):
+        if blue.exists() and image.getpixel((0, 0)) == (255, 0, 0):
+            os.replace(blue, paths[1])
+        return to_tensor(image)
+
+    model = functools.partial(Counted, count.path)
+    extractor = TorchFeatureExtractor(
+        model, preprocess=replacing, cache=tmp_path / "cache", num_workers=num_workers
+    ).fit(paths)
+    Image.new("RGB", (9, 9), "blue").save(blue)
+    mixed = extractor.transform(paths)
+    assert not blue.exists()
+    assert len(FeatureCache(tmp_path / "cache")) == 2
+    plain = clone(extractor).set_params(cache=None).fit(paths).transform(paths)
+    np.testing.assert_allclose(mixed[[0, 2]], plain[[0, 2]], rtol=1e-5)
+    again = extractor.transform(paths)  # another batch, so other last digits
+    np.testing.assert_allclose(again, plain, rtol=1e-5)
+
+
 def test_settings_never_share_rows(extractor, X, photos, count):
     extractor.fit(X).transform(X)
     count()

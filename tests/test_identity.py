@@ -27,6 +27,7 @@ from torchvision import transforms
 from torchvision.transforms import functional, v2
 
 from reactood import TorchFeatureExtractor
+from reactood import _identity as identities
 from reactood._identity import identity, image_digest
 
 # --- pairs that differ ----------------------------------------------------------------
@@ -815,3 +816,25 @@ def test_rows_of_transforms_with_the_same_pixels_are_not_mixed(tmp_path):
     plain = TorchFeatureExtractor(model, preprocess=oriented).fit([upright])
     cached.transform([upright])
     np.testing.assert_array_equal(cached.transform([turned]), plain.transform([turned]))
+
+
+def test_files_written_twice_within_a_tick_of_the_clock_differ(tmp_path, monkeypatch):
+    real = os.stat
+
+    def coarse(path, **options):
+        status = real(path, **options)
+        ctime = status.st_ctime_ns // 10_000_000 * 10_000_000
+        return types.SimpleNamespace(
+            **{n: getattr(status, n) for n in dir(status) if n.startswith("st_")}
+            | {"st_ctime_ns": ctime, "st_mtime_ns": 1}
+        )
+
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"00")
+    monkeypatch.setattr(identities.os, "stat", coarse)
+    seen = set()
+    for i in range(10, 25):
+        with open(path, "r+b") as file:
+            file.write(b"%d" % i)
+        seen.add(image_digest(path))
+    assert len(seen) == 15
