@@ -8,6 +8,7 @@ an array, items that are prepared one at a time, and the batches of a DataLoader
 import contextlib
 import functools
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -79,6 +80,10 @@ class ArraySource:
         """Return what each row is known by."""
         return [image_digest(self.X[row]) for row in rows]
 
+    def still(self, row, key):
+        """Return whether a row is what its key says: it is in memory."""
+        return True
+
     def finish(self, batch):
         """Return a batch of floats: it is one."""
         return batch
@@ -127,6 +132,14 @@ class ItemSource:
             return image_digest(item)
         except Exception:  # decoders raise all kinds; said when it is prepared
             return None
+
+    def still(self, row, key):
+        """Return whether an item is what its key says; ask after it was read.
+
+        A file may be replaced at any time, also between its key and its reading.
+        """
+        is_file = isinstance(self.items[row], str | os.PathLike)
+        return not is_file or self._key(row) == key
 
     def finish(self, batch):
         """Make floats of pixels, on whatever device they are."""

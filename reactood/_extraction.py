@@ -170,9 +170,15 @@ class Extraction:
                 self.sink.write(rows, features)
                 self.done.update(rows)
                 if self.store is not None:
-                    keys = [self.keys.pop(row, None) for row in rows]
-                    self.store.put(keys, features)
+                    self.store.put([self._take_key(row) for row in rows], features)
                 progress.update(len(rows))
+
+    def _take_key(self, row):
+        """Return the key to keep a row under; None if the image is another by now."""
+        key = self.keys.pop(row, None)
+        if self.source.keyed and key is not None and not self.source.still(row, key):
+            return None
+        return key
 
     def _readable(self, batches, progress):
         """Yield rows and images that can be read and are not known yet."""

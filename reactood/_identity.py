@@ -1,19 +1,24 @@
 """What tells two things apart: images by their content, settings by all they hold.
 
 Identities survive the process: no addresses, no salted hashes, no line numbers.  A
-function is its code, with its defaults, its closure and the globals that it uses; a
-class its bases and attributes; an object its class and its state; a tensor its values.
-What belongs to Python or to a library that is known to say so when it changes is its
-name and the version.
+function is its code, with its defaults, its closure, and the globals and modules that
+it uses; a class its bases and attributes; an object its class and what a pickle would
+hold of it; a tensor its values.  What belongs to Python or to a library that is known
+to say so when it changes is its name and the version.
 """
 
-import dis
+import contextlib
+import copyreg
 import enum
 import functools
+import gc
 import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
 import os
 import sys
-import sysconfig
+import time
 import types
 from typing import Any
 
@@ -24,7 +29,14 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from reactood._blocks import as_tensor
-from reactood._images import as_rgb_or_grey
+from reactood._bytecode import uses
+from reactood._libraries import (
+    find,
+    is_library_code,
+    is_of_library,
+    library_version,
+    module_name,
+)
 
 _new_hash: Any
 try:  # 30 times as fast; not made to withstand an attacker who crafts images
@@ -34,38 +46,68 @@ try:  # 30 times as fast; not made to withstand an attacker who crafts images
 except ImportError:
     _new_hash, HASH = functools.partial(hashlib.blake2b, digest_size=16), "blake2b"
 
-_PLAIN: tuple[Any, ...] = (type(None), bool, int, float, complex, str, bytes, range)
-_PLAIN += np.dtype, torch.dtype, torch.device, torch.Size, torch.memory_format
-_PLAIN += (os.PathLike,)
-_LIBRARIES = {"torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "PIL"}
-_STDLIB = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
-_SITE = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
-_BY_NAME: tuple[Any, ...] = types.BuiltinFunctionType, types.MemberDescriptorType
-_BY_NAME += types.GetSetDescriptorType, types.WrapperDescriptorType
+TICK_NS = 20_000_000  # the coarsest clock of a local disk: 100 ticks a second, doubled
+
+# Of these types alone: a subclass may do anything.
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, range, type(...)}
+_PLAIN |= {torch.dtype, torch.device, torch.memory_format, torch.layout}
+_BUILTIN: tuple[Any, ...] = types.BuiltinFunctionType, types.MemberDescriptorType
+_BUILTIN += types.GetSetDescriptorType, types.WrapperDescriptorType
+# What Python itself keeps in a class without consequence for what its objects do.
+_NOTES = {"__module__", "__dict__", "__weakref__", "__doc__", "_abc_impl"}
+_NOTES |= {"__annotations__", "__annotate__", "__annotate_func__"}
+_NOTES |= {"__annotations_cache__", "__firstlineno__", "__static_attributes__"}
+_NOTES |= {"__abstractmethods__", "__orig_bases__", "__parameters__", "__slotnames__"}
+_DISPATCHER: Any = functools.singledispatch(print)
+_COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+_MADE_IN_PYTHON = 1 << 9  # a flag of types that lie in memory of their own
 
 
 def image_digest(item, *, prepared=False):
-    """Return 16 bytes that stand for an image's pixels or, for a file, its version.
+    """Return 16 bytes that stand for an image or, for a file, its version.
 
-    A file is told by its path, size and time of change, without reading it. None if
-    there is no such file. Pixels that are ``prepared``, cut to size, stand for another
-    image than the same ones that are not; floats always are.
+    A file is told by its path, size, place on the disk and times of change, without
+    reading it. None if there is no such file. A PIL image is all that a transform can
+    see of it: pixels as they are, palette, EXIF and other notes. Pixels that are
+    ``prepared``, cut to size, stand for another image than the same ones that are not;
+    floats always are.
+
+    Raises
+    ------
+    TypeError
+        If a PIL image holds something that has no identity beyond this process.
     """
     digest = _new_hash(b"prepared" if prepared and item.dtype == torch.uint8 else b"")
     if isinstance(item, str | os.PathLike):
-        try:
-            status = os.stat(item)
-        except OSError:
+        version = file_version(item)
+        if version is None:
             return None
-        version = os.path.abspath(item), status.st_size, status.st_mtime_ns
         digest.update(repr(("file", *version)).encode())
     elif isinstance(item, Image.Image):
-        image = as_rgb_or_grey(item)
-        digest.update(repr(("PIL", image.mode, image.size)).encode())
-        digest.update(image.tobytes())
+        walk = _Walk()
+        walk.walk_picture(item)
+        digest.update(walk.digest.digest())
     else:
         _feed_tensor(digest, as_tensor(item))
     return digest.digest()
+
+
+def file_version(path):
+    """Return what changes whenever a file does, or None if there is no such file.
+
+    A file that was written a moment ago may be written again within one tick of the
+    clock, which then shows the same time. So that tick is waited for.
+    """
+    try:
+        status = os.stat(path)
+        age = time.time_ns() - status.st_ctime_ns
+        if 0 <= age < TICK_NS:
+            time.sleep((TICK_NS - age) / 1e9)
+            status = os.stat(path)
+    except OSError:
+        return None
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return os.path.abspath(path), status.st_size, *times, status.st_ino, status.st_dev
 
 
 def identity(thing):
@@ -77,196 +119,405 @@ def identity(thing):
         If the thing holds something that has no identity beyond this process.
     """
     walk = _Walk()
-    walk(thing)
+    try:
+        walk(thing)
+    except RecursionError as error:
+        raise TypeError(f"it is nested too deeply ({error})") from error
     return walk.digest.hexdigest()
+
+
+# torch's own tables of hooks; an attribute of the user's may be called hooks too.
+_HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
 
 
 class _Walk:
     """Feeds a hash with everything that an object holds."""
 
-    def __init__(self):
+    def __init__(self, seen=()):
         self.digest = _new_hash()
-        self.seen = {}  # by id; holds what it has seen, so that ids stay taken
+        self.seen = dict(seen)  # by id; holds what it has seen, so that ids stay taken
         self.modules = set()  # of the user's, each with the attributes looked at
 
     def note(self, *words):
         self.digest.update(repr(words).encode())
 
     def __call__(self, thing):
-        if isinstance(thing, enum.Enum):
-            self.note(type(thing).__qualname__, thing.name)
-        elif isinstance(thing, _PLAIN):
-            self.note(type(thing).__qualname__, str(thing))
+        kind = type(thing)
+        if kind in _PLAIN:
+            self.note(kind.__name__, repr(thing))
+        elif kind is tuple:  # nobody can tell two equal ones from one
+            self.note("tuple", len(thing))
+            for item in thing:
+                self(item)
         elif id(thing) in self.seen:
             self.note("seen", self.seen[id(thing)][0])
         else:
             self.seen[id(thing)] = len(self.seen), thing
-            self._walk_new(thing)
+            self._walk_new(thing, kind)
 
-    def _walk_new(self, thing):
-        if isinstance(thing, torch.Tensor):
-            self._walk_tensor(thing)
-        elif isinstance(thing, np.ndarray) and thing.dtype != object:
-            self.note("array", thing.dtype.str, thing.shape)
-            self.digest.update(np.ascontiguousarray(thing).tobytes())
-        elif isinstance(thing, dict):
-            self.note("dict", len(thing))
-            for key, value in thing.items():
-                self(key), self(value)
-        elif isinstance(thing, set | frozenset):
-            self.note("set"), self(sorted(thing, key=repr))
-        elif isinstance(thing, list | tuple):
-            self.note("list", len(thing))
-            for item in thing:
-                self(item)
-        elif isinstance(thing, types.CodeType):
-            self.note("code", thing.co_code, thing.co_names, thing.co_varnames)
-            self.note(getattr(thing, "co_exceptiontable", b""))
-            self(thing.co_consts)
-        elif isinstance(thing, types.FunctionType):
-            self._walk_function(thing)
-        elif isinstance(thing, types.MethodType):
-            self(thing.__func__), self(thing.__self__)
-        elif isinstance(thing, property):
-            self((thing.fget, thing.fset))
-        elif isinstance(thing, functools.cached_property):
-            self(thing.func)
-        elif isinstance(thing, functools._lru_cache_wrapper):
-            self(thing.__wrapped__)
-        elif isinstance(thing, classmethod | staticmethod):
-            self(thing.__func__)
-        elif isinstance(thing, functools.partial):
-            self((thing.func, thing.args, thing.keywords))
-        elif isinstance(thing, type):
-            self._walk_class(thing)
-        elif isinstance(thing, _BY_NAME):
-            self.note(*_name(thing))
-            if not isinstance(getattr(thing, "__self__", None), types.ModuleType):
-                self(getattr(thing, "__self__", None))
-        elif isinstance(thing, types.ModuleType):
-            self.note(*_name(thing))
-        elif isinstance(thing, nn.Module):
-            self._walk_module(thing)
+    def _walk_new(self, thing, kind):
+        for base in kind.__mro__:
+            if walk := _WALKS.get(base):
+                return walk(self, thing)
+            if parts := _PARTS.get(base):
+                self.note(base.__name__)
+                if kind is not base:
+                    self((kind, getattr(thing, "__dict__", None)))
+                return self(parts(thing))
+        if isinstance(thing, _BUILTIN):
+            self._walk_builtin(thing)
         else:
             self._walk_object(thing)
 
+    def _walk_exactly(self, thing):
+        """Walk a container; of a subclass, also what is its own."""
+        kind = type(thing)
+        if thing is sys.modules:
+            raise TypeError("sys.modules holds all modules that there are")
+        if kind is dict:
+            self.note("dict", len(thing))
+            for key, value in thing.items():
+                self(key), self(value)
+        elif kind is list:
+            self.note("list", len(thing))
+            for item in thing:
+                self(item)
+        else:
+            self._walk_object(thing)
+
+    def _walk_set(self, thing):
+        kind = type(thing)
+        base = set if isinstance(thing, set) else frozenset
+        self(kind)
+        if kind is not base:
+            self(_state(_reduced(thing)[2]))
+        digests = []
+        for item in base.__iter__(thing):
+            walk = _Walk(self.seen)
+            walk(item)
+            digests.append(walk.digest.digest())
+        self.note(sorted(digests))  # in another process they come in another order
+
     def _walk_tensor(self, tensor):
-        if is_lazy(tensor) or tensor.is_meta:
-            return self.note("tensor without values")
+        self((type(tensor), vars(tensor) or None))
+        if is_lazy(tensor):
+            return self.note("tensor without shape")
+        order = _order(tensor.is_contiguous(), tensor.stride())
+        self.note("tensor", tuple(tensor.shape), order)
+        if tensor.is_meta:
+            return self.note("tensor without values", str(tensor.dtype))
+        if tensor.is_quantized:
+            raise TypeError("a quantized tensor cannot be told from another")
+        if tensor.layout != torch.strided:
+            return self._walk_object(tensor)
         _feed_tensor(self.digest, tensor)
+
+    def _walk_array(self, array):
+        if type(array) not in (np.ndarray, np.memmap) or array.dtype.hasobject:
+            self(getattr(array, "__dict__", None))
+            return self._walk_object(array)
+        self(array.dtype)
+        order = _order(array.flags.c_contiguous, array.strides)
+        self.note("array", array.shape, order)
+        self.digest.update(np.ascontiguousarray(array).tobytes())
+
+    def _walk_dtype(self, dtype):
+        if dtype.names is None and dtype.subdtype is None:
+            self.note("dtype", dtype.str, dtype.isalignedstruct)
+        else:
+            fields = dtype.fields and [dtype.fields[name] for name in dtype.names]
+            self.note("fields", dtype.names, dtype.itemsize, dtype.isalignedstruct)
+            self((fields, dtype.subdtype))
+        self(dtype.metadata)
+
+    def walk_picture(self, image):
+        """Walk a PIL image, as a transform of the user's may see it."""
+        image.load()
+        self.note("image", type(image).__name__, image.mode, image.size)
+        self.digest.update(image.tobytes())
+        if image.palette is not None:
+            self.note(image.palette.mode, image.getpalette(None))
+        file = getattr(image, "filename", None)
+        self((image.format, os.fspath(file) if file else None))
+        self(image.info)
+        with contextlib.suppress(Exception):  # damaged, as EXIF often is; in info too
+            self(dict(image.getexif()))
+        if getattr(image, "is_animated", False):  # other frames are in the file alone
+            version = file_version(file) if file else None
+            if version is None:
+                raise TypeError("other frames of an image are in a file that is gone")
+            self.note(image.tell(), *version)
+
+    def _walk_code(self, code):
+        self.note("code", code.co_code, code.co_flags, code.co_names, code.co_varnames)
+        self.note(code.co_freevars, code.co_cellvars, code.co_argcount)
+        self.note(code.co_posonlyargcount, code.co_kwonlyargcount)
+        self.note(getattr(code, "co_exceptiontable", b""))
+        self(code.co_consts)
 
     def _walk_function(self, function):
         self.note(*_name(function))
-        if _is_of_library(function):
+        code = function.__code__
+        if code is _DISPATCHER.__code__:  # besides, it remembers what it was asked for
+            return self(function.registry)
+        if is_library_code(function):
+            name = function.__globals__["__name__"]
+            self.note(name, code.co_name, code.co_firstlineno, library_version(name))
+            if function.__closure__:  # a library's wrapper around something
+                self._walk_bindings(function)
             return
-        self(function.__code__)
-        self((function.__defaults__, function.__kwdefaults__, function.__dict__))
-        for cell in function.__closure__ or ():
-            try:
-                self(cell.cell_contents)
-            except ValueError:  # not filled yet
-                self.note("empty cell")
-        names, attributes = _names(function.__code__)
-        for name in sorted(names & function.__globals__.keys()):
+        self(code), self(function.__dict__)
+        self._walk_bindings(function)
+        found = uses(code, function.__globals__)
+        if found.unknown:
+            raise TypeError(f"{function.__qualname__} cannot be known: {found.unknown}")
+        wanted = found.attributes, found.any_attribute
+        for name in sorted(found.names & function.__globals__.keys()):
             self.note(name)
-            try:
-                self._walk_global(function.__globals__[name], attributes)
-            except TypeError as error:
-                raise TypeError(
-                    f"{error}; it is {name!r}, which {function.__qualname__} uses"
-                ) from error
+            self._walk_used(name, function, function.__globals__[name], wanted)
+        for level, name, parts in sorted(found.imports):
+            name = _absolute(level, name, function.__globals__)
+            self.note("import", name, parts, library_version(name))
+            for module in _imported(name, parts):
+                self._walk_used(name, function, module, wanted)
 
-    def _walk_global(self, value, attributes):
+    def _walk_bindings(self, function):
+        self((function.__defaults__, function.__kwdefaults__))
+        self(function.__closure__)
+
+    def _walk_cell(self, cell):
+        try:
+            self(cell.cell_contents)
+        except ValueError:  # not filled yet
+            self.note("empty cell")
+
+    def _walk_used(self, name, function, value, wanted):
+        try:
+            self._walk_global(value, wanted)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}; it is {name!r}, which {function.__qualname__} uses"
+            ) from error
+
+    def _walk_global(self, value, wanted):
         """Walk what a function uses of a global, which may be a module of helpers."""
-        self(value)
-        if not isinstance(value, types.ModuleType) or _is_of_library(value):
+        if not isinstance(value, types.ModuleType):
+            return self(value)
+        attributes, any_attribute = wanted
+        self.note(*_name(value))
+        if (value, wanted) in self.modules:  # modules may hold each other
             return
-        if (value, attributes) not in self.modules:  # modules may hold each other
-            self.modules.add((value, attributes))
-            for name in sorted(attributes & vars(value).keys()):
+        self.modules.add((value, wanted))
+        names = set(vars(value))
+        if is_of_library(value):
+            self._walk_foreign(value, attributes & names)
+            names = {n for n in names if isinstance(vars(value)[n], types.ModuleType)}
+            any_attribute = False
+        if not any_attribute:
+            names &= attributes | {"__getattr__"}
+        for name in sorted(names):
+            if name == "__getattr__" or not _is_special(name):
                 self.note(name)
-                self._walk_global(vars(value)[name], attributes)
+                self._walk_global(vars(value)[name], wanted)
+
+    def _walk_foreign(self, owner, names):
+        """Walk the functions and classes that the user has put into a library."""
+        for name in sorted(names):
+            value = vars(owner)[name]
+            if isinstance(value, types.FunctionType):
+                foreign = not is_library_code(value)
+            else:
+                known = library_version(module_name(value)) is not None
+                foreign = isinstance(value, type) and not known
+            if foreign:
+                self.note(name), self(value)
+
+    def _walk_loose_module(self, module):
+        """Walk a module that is a value, of which any attribute may be used."""
+        self._walk_global(module, (frozenset(), True))
 
     def _walk_class(self, cls):
-        self.note(*_name(cls))
-        if _is_of_library(cls):
+        self.note("class", *_name(cls))
+        if is_of_library(cls):
+            return self._walk_foreign(cls, vars(cls).keys())
+        if not cls.__flags__ & _MADE_IN_PYTHON and library_version(cls.__module__):
             return
+        self._walk_home(cls.__module__)
+        if type(cls) is not type:
+            self(type(cls))
         for base in cls.__bases__:
             self(base)
         for name, value in sorted(vars(cls).items()):
-            # Of what Python itself keeps in a class, methods alone do something.
-            own = name.startswith("__") and name.endswith("__")
-            if name != "_abc_impl" and (not own or callable(value)):
+            if name not in _NOTES:
                 self.note(name), self(value)
+
+    def _walk_enum(self, member):
+        self(type(member))
+        self.note("member", member.name)
+        own = {k: v for k, v in vars(member).items() if k != "__objclass__"}
+        self(own)
 
     def _walk_module(self, module):
         self(type(module))
-        for name, value in vars(module).items():
-            if name.startswith("_") and "hooks" in name and isinstance(value, dict):
-                value = list(value.values()) or None  # keys count in this process
-            if name != "training" and not (name.startswith("_") and value is None):
+        state = dict(vars(module))
+        hooks = {name: state[name] for name in _HOOKS & state.keys()}
+        # Keys of hooks count them in this process.
+        keys = sorted({key for table in hooks.values() for key in table})
+        for name, value in state.items():
+            if name in hooks:
+                value = {keys.index(key): hook for key, hook in value.items()} or None
+            if not (name.startswith("_") and value is None):
                 self.note(name), self(value)
 
+    def _walk_builtin(self, thing):
+        """Walk what is written in C: its name, and what has it."""
+        self.note(*_name(thing))
+        owner = getattr(thing, "__self__", getattr(thing, "__objclass__", None))
+        if isinstance(owner, types.ModuleType):
+            self._walk_home(owner.__name__)
+        else:
+            self._walk_home(module_name(thing))
+            self(owner)
+
+    def _walk_home(self, name):
+        """Walk the file of a module that is not written in Python."""
+        file = getattr(sys.modules.get(name), "__file__", None) or ""
+        if library_version(name) is None and file.endswith(_COMPILED):
+            self.note(_content(file_version(file)))
+
     def _walk_object(self, thing):
-        try:
-            reduced = thing.__reduce_ex__(4)
-        except Exception as error:  # whatever an object's own method may raise
-            raise TypeError(
-                f"a {type(thing).__name__} cannot be told from another ({error})"
-            ) from error
+        reduced = _reduced(thing)
         if isinstance(reduced, str):
-            return self.note(*_name(thing), reduced)
+            return self._walk_named(thing, reduced)
         constructor, args, *rest = reduced
         self(constructor), self(args)
-        self([list(r) if isinstance(r, types.GeneratorType) else r for r in rest[:1]])
-        for items in rest[1:3]:
-            self(None if items is None else list(items))
+        state, items, pairs, setter = (*rest, *[None] * 4)[:4]
+        self(_state(state))
+        for more in items, pairs:
+            self(None if more is None else list(more))
+        self(setter)
+
+    def _walk_named(self, thing, name):
+        """Walk what a pickle would hold by its name alone."""
+        self.note(*_name(thing), name)
+        if isinstance(thing, np.ufunc):
+            if not any(find(m, name) is thing for m in ("numpy", "scipy.special")):
+                raise TypeError(f"the ufunc {name!r} is of no known library")
+        elif find(module_name(thing), name) is not thing or not is_of_library(thing):
+            self._walk_home(module_name(thing))
+            self((type(thing), getattr(thing, "__dict__", None)))
+
+
+_WALKS: dict[type, Any] = {
+    torch.Tensor: _Walk._walk_tensor,
+    np.ndarray: _Walk._walk_array,
+    np.dtype: _Walk._walk_dtype,
+    dict: _Walk._walk_exactly,
+    list: _Walk._walk_exactly,
+    set: _Walk._walk_set,
+    frozenset: _Walk._walk_set,
+    type: _Walk._walk_class,
+    enum.Enum: _Walk._walk_enum,
+    nn.Module: _Walk._walk_module,
+    Image.Image: _Walk.walk_picture,
+    types.CodeType: _Walk._walk_code,
+    types.FunctionType: _Walk._walk_function,
+    types.CellType: _Walk._walk_cell,
+    types.ModuleType: _Walk._walk_loose_module,
+}
+
+
+def _lru_cached(function):
+    """Return the function inside, if it is what its ``__wrapped__`` says."""
+    inner = function.__wrapped__
+    if not any(inner is held for held in gc.get_referents(function)):
+        raise TypeError(f"{function!r} calls another function than it says")
+    return inner, function.cache_parameters()
+
+
+_PARTS: dict[type, Any] = {
+    types.MethodType: lambda thing: (thing.__func__, thing.__self__),
+    types.MappingProxyType: dict,
+    property: lambda thing: (thing.fget, thing.fset, thing.fdel),
+    functools.cached_property: lambda thing: (thing.func, thing.attrname),
+    functools._lru_cache_wrapper: _lru_cached,
+    functools.partial: lambda p: (p.func, p.args, p.keywords, vars(p)),
+    classmethod: lambda thing: thing.__func__,
+    staticmethod: lambda thing: thing.__func__,
+    torch.Generator: lambda thing: (str(thing.device), thing.get_state()),
+}
+
+
+def _reduced(thing):
+    """Return what a pickle would hold of an object."""
+    reduce = copyreg.dispatch_table.get(type(thing))
+    try:
+        return thing.__reduce_ex__(4) if reduce is None else reduce(thing)
+    except Exception as error:  # whatever an object's own method may raise
+        raise TypeError(
+            f"a {type(thing).__name__} cannot be told from another ({error})"
+        ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _content(version):
+    """Return a digest of the content of a file, read once for each version."""
+    with open(version[0], "rb") as file:
+        return _new_hash(file.read()).hexdigest()
+
+
+def _state(state):
+    """Return an object's state; an empty one may look like none, until asked for."""
+    if isinstance(state, types.GeneratorType):
+        return list(state)
+    return None if type(state) is dict and not state else state
 
 
 def _feed_tensor(digest, tensor):
-    tensor = tensor.detach().cpu().contiguous()
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     digest.update(repr((str(tensor.dtype), tuple(tensor.shape))).encode())
     digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
+def _order(contiguous, strides):
+    """Return how values lie in memory, where it is not the usual way."""
+    return None if contiguous else tuple(strides)
+
+
 def _name(thing):
-    module = _module_name(thing)
     qualname = getattr(thing, "__qualname__", getattr(thing, "__name__", ""))
-    top = sys.modules.get(module.partition(".")[0])
-    version = getattr(top, "__version__", "")
-    if _is_of_library(thing):
-        version = version or sys.version_info[:2]
-    return type(thing).__name__, module, qualname, str(version)
+    module = module_name(thing)
+    version = library_version(module)
+    return type(thing).__name__, module, str(qualname), version
 
 
-def _module_name(thing):
-    if isinstance(thing, types.ModuleType):
-        return thing.__name__
-    return getattr(thing, "__module__", None) or "builtins"
+def _is_special(name):
+    return name.startswith("__") and name.endswith("__")
 
 
-def _is_of_library(thing):
-    top = _module_name(thing).partition(".")[0]
-    if top in _LIBRARIES:
-        return True
-    if top == "builtins" and isinstance(thing, types.FunctionType):
-        return False  # Python's own are not written in Python: this one has no module
-    if top not in sys.stdlib_module_names or top == "__main__":
-        return False
-    # A script of the user's may have the name of a module that nobody imports.
-    file = getattr(sys.modules.get(top), "__file__", None)
-    return file is None or (file.startswith(_STDLIB) and not file.startswith(_SITE))
+def _absolute(level, name, names):
+    """Return the whole name of a module that is imported below a package."""
+    package = names.get("__package__") or names.get("__name__", "").rpartition(".")[0]
+    return importlib.util.resolve_name("." * level + name, package)
 
 
-def _names(code):
-    """Return the names of globals and of attributes in a function's code."""
-    used: set[str] = set()
-    attributes = frozenset(code.co_names)
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            used.add(instruction.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            more = _names(constant)
-            used, attributes = used | more[0], attributes | more[1]
-    return used, attributes
+def _imported(name, parts):
+    """Return what a function's import gives it; None for what is not there."""
+    if library_version(name) is not None and name not in sys.modules:
+        return []  # Python's own: its name says all
+    top = name.partition(".")[0]
+    module = _import(name)
+    for part in parts:  # from package import module
+        if hasattr(module, "__path__") and not hasattr(module, part):
+            _import(f"{name}.{part}")
+    return [module] if top == name else [_import(top), module]
+
+
+def _import(name):
+    """Import a module as the function would; None if that fails."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+    except Exception as error:  # whatever a module does when it is read
+        raise TypeError(f"the module {name} cannot be imported ({error!r})") from error

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 from reactood._store import Store, open_file, transaction, used_bytes
@@ -103,7 +104,7 @@ class FeatureCache:
                 "LEFT JOIN rows ON rows.setting = settings.id GROUP BY settings.id"
             )
             return [
-                {"id": id_, "n_rows": n, "last_used": used, **json.loads(about)}
+                {"id": id_, "n_rows": n, "last_used": used, **_parsed(about)}
                 for id_, about, n, used in rows
             ]
 
@@ -140,12 +141,26 @@ class FeatureCache:
 
     @contextlib.contextmanager
     def _open(self):
-        connection = open_file(self.folder)
+        connection = None
         try:
+            connection = open_file(self.folder)
             yield connection
+        except (sqlite3.Error, OSError, UnicodeError) as error:
+            raise OSError(
+                f"The cache in {self.folder!r} cannot be used ({error}). If its file "
+                "is damaged, delete it."
+            ) from error
         finally:
             if connection is not None:
                 connection.close()
+
+
+def _parsed(about):
+    """Return the description of a setting."""
+    try:
+        return dict(json.loads(about))
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"a description is damaged: {error}") from error
 
 
 def open_store(cache, digest, about, width):

@@ -1,5 +1,6 @@
 """Every image through the backbone once, whatever happens to the cache."""
 
+import contextlib
 import functools
 import importlib
 import multiprocessing
@@ -13,6 +14,7 @@ import textwrap
 import threading
 import time
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +171,33 @@ def test_a_changed_file_is_another_image(extractor, photos, count):
     os.utime(path, ns=(1, 1))
     blue = extractor.transform([path])
     assert not np.array_equal(red, blue)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_replaced_while_it_is_read_is_not_kept(tmp_path, count, num_workers):
+    """Not under the key of the file that was there when the cache was asked."""
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        Image.new("RGB", (9, 9), "red").save(path)
+    blue = tmp_path / "blue.png"
+
+    def replacing(image):
+        if blue.exists() and image.getpixel((0, 0)) == (255, 0, 0):
+            os.replace(blue, paths[1])
+        return to_tensor(image)
+
+    model = functools.partial(Counted, count.path)
+    extractor = TorchFeatureExtractor(
+        model, preprocess=replacing, cache=tmp_path / "cache", num_workers=num_workers
+    ).fit(paths)
+    Image.new("RGB", (9, 9), "blue").save(blue)
+    mixed = extractor.transform(paths)
+    assert not blue.exists()
+    assert len(FeatureCache(tmp_path / "cache")) == 2
+    plain = clone(extractor).set_params(cache=None).fit(paths).transform(paths)
+    np.testing.assert_allclose(mixed[[0, 2]], plain[[0, 2]], rtol=1e-5)
+    again = extractor.transform(paths)  # another batch, so other last digits
+    np.testing.assert_allclose(again, plain, rtol=1e-5)
 
 
 def test_settings_never_share_rows(extractor, X, photos, count):
@@ -709,13 +738,13 @@ def test_a_cache_of_another_version(extractor, X, expected):
     connection = sqlite3.connect(Path(extractor.cache, FILE))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.warns(UserWarning, match="written in format 99, wanted 1"):
+    with pytest.warns(UserWarning, match="written in format 99, expected 2"):
         np.testing.assert_array_equal(extractor.transform(X), expected)
 
 
 def test_files_of_older_versions_are_left_alone(extractor, X, expected):
     Path(extractor.cache).mkdir()
-    old = Path(extractor.cache, "features-v0.sqlite")
+    old = Path(extractor.cache, "features-v1.sqlite")
     old.write_bytes(b"whatever an older version wrote")
     np.testing.assert_array_equal(extractor.fit_transform(X), expected)
     assert old.read_bytes() == b"whatever an older version wrote"
@@ -789,6 +818,234 @@ def test_a_cache_whose_place_is_taken_by_a_file(extractor, X, expected):
     Path(extractor.cache).write_text("a file")
     with pytest.warns(UserWarning, match="cannot be used"):
         np.testing.assert_array_equal(extractor.fit_transform(X), expected)
+
+
+# --- damage: every outcome is the right features, or a warning beside them ------------
+
+WIDTH = 3
+KEYS = [bytes([i]) * 16 for i in range(24)]
+ROWS = np.random.default_rng(0).normal(size=(24, WIDTH)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """The bytes of a file with rows of two settings, keys alike, features not."""
+    folder = tmp_path_factory.mktemp("healthy")
+    for digest, rows in ("a" * 32, ROWS), ("b" * 32, -ROWS):
+        with Store(folder, digest, {"model": digest}, WIDTH, 10**9) as store:
+            store.put(KEYS[:20], rows[:20])
+            store.claim(KEYS[20:])
+    return (folder / FILE).read_bytes()
+
+
+def _survives(folder, content):
+    """Use a damaged file in all ways; return whether there was a warning."""
+    path = folder / FILE
+    for other in folder.iterdir():
+        other.unlink()
+    path.write_bytes(content)
+    right = dict(zip(KEYS, ROWS, strict=True))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            with Store(folder, "a" * 32, {}, WIDTH, 10**9) as store:
+                found = store.get(KEYS)
+                found |= store.claim(KEYS)[0]
+                store.put(KEYS[::2], ROWS[::2])
+                found |= store.get([*KEYS, None])
+            for key, row in found.items():
+                np.testing.assert_array_equal(row, right[key])
+        with contextlib.suppress(OSError):
+            FeatureCache(folder).info()
+    assert all(w.category is UserWarning for w in caught), caught
+    return bool(caught)
+
+
+def _flipped(content, bit):
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def test_no_flipped_bit_serves_another_rows_features(tmp_path, healthy, rng):
+    assert not _survives(tmp_path, healthy)
+    used = [i for i, byte in enumerate(healthy) if byte]
+    bits = 8 * rng.choice(used, 250) + rng.integers(0, 8, 250)
+    bits = [*bits.tolist(), *rng.integers(0, 8 * len(healthy), 30).tolist()]
+    warned = [_survives(tmp_path, _flipped(healthy, bit)) for bit in bits]
+    assert 0 < sum(warned) < len(warned)
+
+
+@pytest.mark.slow
+def test_no_flipped_bit_of_all_serves_another_rows_features(tmp_path, healthy):
+    for place in (i for i, byte in enumerate(healthy) if byte):
+        for bit in range(8):
+            _survives(tmp_path, _flipped(healthy, 8 * place + bit))
+
+
+@pytest.mark.slow
+def test_no_overwritten_part_serves_another_rows_features(tmp_path, healthy, rng):
+    for _ in range(3000):
+        damaged = bytearray(healthy)
+        for _ in range(rng.integers(1, 4)):
+            start, length = rng.integers(0, len(healthy)), rng.integers(1, 3000)
+            source = rng.integers(0, len(healthy))  # pages copied over others, too
+            damaged[start : start + length] = healthy[source : source + length]
+        _survives(tmp_path, bytes(damaged[: rng.integers(1, len(damaged) + 1)]))
+
+
+def _changed(healthy, folder, *statements):
+    path = folder / "changed.sqlite"
+    path.write_bytes(healthy)
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    return path.read_bytes()
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+TABLE = "setting, image, used, checksum, features"
+HOSTILE = {
+    "an endless view": (
+        "DROP TABLE rows",
+        f"CREATE VIEW rows AS {ENDLESS} "
+        "SELECT 1 AS setting, x'00' AS image, 0.0 AS used, 0 AS checksum, "
+        "x'00' AS features FROM n",
+    ),
+    "an endless view of settings": (
+        "DROP TABLE settings",
+        f"CREATE VIEW settings AS {ENDLESS} "
+        "SELECT i AS id, 'x' AS digest, '{}' AS about FROM n",
+    ),
+    "an endless trigger": (
+        "CREATE TRIGGER t AFTER INSERT ON claims BEGIN INSERT INTO rows SELECT * FROM "
+        f"({ENDLESS} SELECT i, x'00', 0.0, 0, x'00' FROM n); END",
+    ),
+    "other columns": (
+        "DROP TABLE rows",
+        f"CREATE TABLE rows ({TABLE})",
+    ),
+    "no tables": ("DROP TABLE rows", "DROP TABLE claims"),
+    "a name that is no text": (
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = CAST(x'fffe80' AS TEXT) WHERE name = 'rows'",
+    ),
+    "a table named in no text": (
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET name = CAST(x'fffe80' AS TEXT) WHERE name = 'rows'",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_file_with_other_tables_costs_the_cache_alone(tmp_path, healthy, how):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    assert _survives(folder, _changed(healthy, tmp_path, *HOSTILE[how]))
+
+
+WRONG = {
+    "an integer": "rows SET features = 7",
+    "text": "rows SET features = 'twelve bytes'",
+    "no text": "rows SET features = CAST(x'fffe80fffe80fffe80fffe80' AS TEXT)",
+    "a long one": "rows SET features = zeroblob(900000)",
+    "another row's": "rows SET features = (SELECT min(features) FROM rows)",
+    "text for a checksum": "rows SET checksum = 'a'",
+    "another checksum": "rows SET checksum = checksum + 1",
+    "text for the image": "rows SET image = 'a' || hex(image)",
+    "a date that is none": "rows SET used = 'yesterday'",
+    "another setting": "rows SET setting = setting + 1",
+    "other settings": "settings SET id = 100 - id",
+    "a setting that is no text": "settings SET digest = x'fffe' || digest",
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_wrong_value_in_a_row_is_never_served(tmp_path, healthy, how):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    _survives(folder, _changed(healthy, tmp_path, f"UPDATE {WRONG[how]}"))
+
+
+def test_rows_of_another_setting_are_never_served(tmp_path):
+    """Also where the file says that they are this setting's."""
+    one = np.ones((1, 2), np.float32)
+    with Store(tmp_path, "a", {}, 2) as a, Store(tmp_path, "b", {}, 2) as b:
+        a.put([b"1"], one)
+        b.put([b"2"], one)
+        assert [*a.get([b"1"]), *b.get([b"2"])] == [b"1", b"2"]
+        a.connection.execute(
+            "UPDATE rows SET setting = (SELECT sum(id) FROM settings) - setting"
+        )
+        assert a.get([b"1", b"2"]) == b.get([b"1", b"2"]) == {}
+
+
+def test_an_index_that_names_another_row_serves_nothing(tmp_path):
+    """Features, key and checksum are whole, but not of one row."""
+    with Store(tmp_path, "a", {}, 2) as store:
+        store.put([b"1", b"2"], np.arange(4, dtype=np.float32).reshape(2, 2))
+        swap = (
+            "UPDATE rows SET {0} = (SELECT {0} FROM rows AS o WHERE o.image = x'{1}')"
+        )
+        for column in "features", "checksum":
+            store.connection.execute(swap.format(column, b"1".hex()))
+        assert list(store.get([b"1", b"2"])) == [b"1"]
+
+
+def test_a_damaged_cache_cannot_be_inspected_and_says_so(tmp_path):
+    with Store(tmp_path, "a", {}, 2) as store:
+        store.put([b"1"], np.ones((1, 2), np.float32))
+        store.connection.execute("UPDATE settings SET about = x'ff'")
+    cache = FeatureCache(tmp_path)
+    with pytest.raises(OSError, match=r"cannot be used .*description is damaged"):
+        cache.info()
+    (tmp_path / FILE).write_bytes(b"nothing" * 1000)
+    for ask in cache.info, cache.clear, lambda: cache.n_bytes:
+        with pytest.raises(OSError, match="is damaged, delete it"):
+            ask()
+
+
+def test_a_statement_without_end_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("reactood._store.LEAST_STEPS", 10**6)
+    with Store(tmp_path, "a", {}, 2) as store:
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            store.connection.execute(f"{ENDLESS} SELECT sum(i) FROM n").fetchall()
+        for _ in range(200):  # each may take as many steps anew
+            store.connection.execute(f"{ENDLESS} SELECT i FROM n LIMIT 1000").fetchall()
+
+
+def test_rows_that_are_not_finite_are_not_kept(tmp_path):
+    rows = np.ones((3, 2), np.float32)
+    rows[0, 1], rows[2, 0] = np.nan, np.inf
+    with Store(tmp_path, "a", {}, 2) as store, Store(tmp_path, "a", {}, 2) as other:
+        keys = [b"1", b"2", b"3"]
+        store.claim(keys)
+        store.put(keys, rows)
+        assert list(store.get(keys)) == [b"2"]
+        assert other.claim(keys)[1] == set()  # nobody waits for them
+
+
+def test_features_that_are_not_finite_come_out_and_are_not_kept(tmp_path, X):
+    """An overflow in half precision, say."""
+
+    class Overflowing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = conv_net()
+
+        def forward(self, x):
+            return self.net(torch.where(x > 1e6, torch.inf, x))
+
+    X[3, 0, 0, 0] = 1e7
+    model = Overflowing()
+    extractor = TorchFeatureExtractor(model, cache=tmp_path / "cache").fit(X[:2])
+    features = extractor.transform(X)
+    assert not np.isfinite(features[3]).all() and np.isfinite(features[4:]).all()
+    assert len(FeatureCache(tmp_path / "cache")) == 39
+    again = extractor.transform(X)  # in a batch of its own, so other last digits
+    np.testing.assert_allclose(again, features, rtol=1e-5)
 
 
 def test_a_store_without_xxhash():
