@@ -82,6 +82,6 @@ def check_spread(scores, X):
         raise ValueError(
             f"All {len(scores)} training rows (n_features={X.shape[1]}) get the same "
             f"score, {scores[0]:.6g}: nothing can be told apart. Are all rows of X "
-            "alike, is there only one class, are the head's weights all 0, does the "
-            "clip cut everything off, or is the temperature very high?"
+            "alike, are the head's weights all 0, does the clip cut everything off, "
+            "or is the temperature very high?"
         )

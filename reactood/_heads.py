@@ -20,10 +20,12 @@ class IdentityHead:
     """The features already are logits."""
 
     def __init__(self, n_features):
-        self.classes = np.arange(n_features)
+        self.one_logit = n_features == 1
+        self.classes = np.arange(2 if self.one_logit else n_features)
 
     def on(self, block):
-        return torch.clone  # a user's score function may work in place
+        # Copies both: a user's score function may work in place.
+        return _of_both_classes if self.one_logit else torch.clone
 
 
 class LinearHead:
@@ -73,7 +75,10 @@ class ModuleHead:
                 f"head={type(module).__name__} returned {got}, wanted a tensor of "
                 "logits of shape (n_samples, n_classes)."
             )
-        self.classes = np.arange(logits.shape[1])
+        n_logits = logits.shape[1]
+        _check_classes(n_logits)
+        self.one_logit = n_logits == 1
+        self.classes = np.arange(2 if self.one_logit else n_logits)
 
     def on(self, block):
         module = self.module
@@ -83,7 +88,27 @@ class ModuleHead:
         def logits(features):  # a copy, as modules may work in place
             return module(features.to(self.dtype, copy=True)).to(features.dtype)
 
+        if self.one_logit:
+            return lambda features: _of_both_classes(logits(features))
         return logits
+
+
+def _of_both_classes(z):
+    """Return the logits of two classes for the one logit of a binary classifier.
+
+    -z/2 and z/2 have the same probabilities, sigmoid(z) for the second class, and
+    treat both classes alike.
+    """
+    return torch.cat([-z, z], dim=1) / 2
+
+
+def _check_classes(n_classes):
+    if n_classes == 0:
+        raise ValueError(
+            "head has no classes: it returns logits of shape (n_samples, 0). Pass a "
+            "head with two or more classes, or with the one logit of a classifier of "
+            "two."
+        )
 
 
 def make_head(head, X, y=None, rows=None):
@@ -177,6 +202,9 @@ def _linear_head(weight, bias, n_features, classes=None):
             f"{n_features} features. Pass the head of the model that made X, or "
             "extract X at the input of this head."
         )
+    _check_classes(len(weight))
+    if len(weight) == 1:  # as _of_both_classes
+        weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
     return LinearHead(weight, bias, classes)
 
 
@@ -199,15 +227,11 @@ def _sklearn_head(head, X, y, rows):
     coef = head.coef_.toarray() if issparse(head.coef_) else head.coef_
     weight, bias = np.array(coef, ndmin=2), np.array(head.intercept_, ndmin=1)
     bias = np.broadcast_to(bias, len(weight)).astype(weight.dtype)
-    if len(weight) != (1 if n_classes == 2 else n_classes):
+    if n_classes < 2 or len(weight) != (1 if n_classes == 2 else n_classes):
         raise ValueError(
             f"head={name} has {len(weight)} rows of coef_ for {n_classes} classes; "
-            "wanted one per class."
+            "expected one per class, or one for two classes."
         )
-    if len(weight) == 1:
-        # One decision value z for two classes: logits -z/2 and z/2 have the same
-        # probabilities and treat both classes alike.
-        weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
     return _linear_head(weight, bias, X.shape[1], head.classes_)
 
 

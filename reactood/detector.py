@@ -57,6 +57,9 @@ class ReActDetector(OutlierMixin, BaseEstimator):
           used as it is where `y` holds no class labels).
         - A callable without arguments that returns one of these.
 
+        A head with one output, and `X` with one column of logits, are those of a
+        classifier of two classes: the logit z becomes -z/2 and z/2.
+
     percentile : float or None, default=90.0
         The percentile of the ID activations at which they are clipped, in percent:
         above 1 and at most 100, not a fraction. None for no clipping, which gives

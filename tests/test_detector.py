@@ -327,6 +327,68 @@ def test_a_binary_classifier_has_two_symmetric_logits(X, classifier):
     np.testing.assert_array_equal(detector.predict_class(X), reference.predict(X))
 
 
+def one_logit_heads():
+    """Return a binary classifier of one output in every form, and its weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        linear = nn.Linear(16, 1, dtype=torch.float64)
+    weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+    hooked = nn.Linear(16, 1, dtype=torch.float64)
+    hooked.load_state_dict(linear.state_dict())
+    hooked.register_forward_hook(lambda module, args, output: output)
+    forms = {
+        "linear": linear,
+        "arrays": (weight, bias),
+        "tensors": (linear.weight, linear.bias),
+        "module": nn.Sequential(nn.Dropout(), linear),
+        "hooked": hooked,
+        "recipe": lambda: linear,
+        "recipe of arrays": lambda: [weight, bias],
+        "recipe of a module": lambda: nn.Sequential(linear),
+    }
+    return weight, bias, forms
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("form", [*one_logit_heads()[2], "logits"])
+def test_a_head_of_one_logit_has_two_classes(X, form, score):
+    weight, bias, forms = one_logit_heads()
+    z = X @ weight.T + bias
+    both = np.concatenate([-z, z], axis=1) / 2
+    features, head = (z, None) if form == "logits" else (X, forms[form])
+    detector = ReActDetector(head, percentile=None, score_function=score)
+    detector.fit(features)
+    assert detector.classes_.tolist() == [0, 1]
+    expected = SCORES[score](both, 1)
+    np.testing.assert_allclose(detector.score_samples(features), expected, rtol=1e-10)
+    np.testing.assert_array_equal(detector.predict_class(features), z[:, 0] > 0)
+    if hasattr(detector, "coef_"):
+        np.testing.assert_allclose(X @ detector.coef_.T + detector.intercept_, both)
+
+
+def test_a_head_of_one_logit_treats_both_classes_alike(rng):
+    X = rng.normal(0, 3, size=(400, 16)).astype(np.float32)
+    detector = ReActDetector(nn.Linear(16, 1), percentile=None).fit(X)
+    rejected = detector.predict(X) == -1
+    classes = detector.predict_class(X)
+    assert all(rejected[classes == k].any() for k in (0, 1))
+    unbiased = ReActDetector(nn.Linear(16, 1, bias=False), percentile=None).fit(X)
+    np.testing.assert_allclose(
+        unbiased.score_samples(X), unbiased.score_samples(-X), rtol=1e-6
+    )
+
+
+class NoLogits(nn.Module):
+    def forward(self, features):
+        return features[:, :0]
+
+
+@pytest.mark.parametrize("head", [(np.ones((0, 16)), np.ones(0)), NoLogits()])
+def test_a_head_without_classes(X, head):
+    with pytest.raises(ValueError, match="head has no classes"):
+        ReActDetector(head).fit(X)
+
+
 def test_without_a_head_the_features_are_logits(X):
     detector = ReActDetector(percentile=None).fit(X)
     np.testing.assert_allclose(detector.score_samples(X), logsumexp(X, axis=1))
@@ -419,7 +481,7 @@ def test_linear_layers_with_a_mind_of_their_own(X):
         with torch.no_grad():
             expected = module(x).logsumexp(1)
         scores = detector.score_samples(X.astype(np.float32))
-        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_sparse_coefficients(X, rng):
@@ -691,8 +753,8 @@ def test_a_support_vector_classifier(X, rng):
 def test_constant_scores(X, head):
     with pytest.raises(ValueError, match="get the same score"):
         ReActDetector(head, percentile=None).fit(np.repeat(X[:1], 20, axis=0))
-    with pytest.raises(ValueError, match="is there only one class"):
-        ReActDetector((head[0][:1], head[1][:1]), score_function="msp").fit(X)
+    with pytest.raises(ValueError, match="are the head's weights all 0"):
+        ReActDetector((0 * head[0], head[1]), score_function="msp").fit(X)
 
 
 def test_head_of_another_width_names_both(X):
