@@ -6,6 +6,13 @@ import numpy as np
 import torch
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from reactood._warnings import warn
+
+# Marks of ID and OOD rows agree with the classes of a binary classifier by at most
+# 0.75, where its decision on OOD rows is always the one and on ID rows as often this
+# as that.
+AGREEMENT_OF_CLASSES = 0.8
+
 
 def id_rows(y, X):
     """Return y as an array and the mask of rows that are not labelled -1."""
@@ -38,6 +45,30 @@ def id_rows(y, X):
             "in-distribution rows, labelled 1 or by their class."
         )
     return y, rows
+
+
+def check_marks(y, classify=None):
+    """Warn where labels without -1 may be meant to mark OOD rows.
+
+    To be called for labels that nothing is trained on. Class labels, which are of no
+    use there and do no harm, are told by ``classify()``, a classifier's decision on
+    the same rows.
+    """
+    values = [] if y is None else sorted(set(y.tolist()), key=str)
+    if len(values) != 2:
+        return
+    if classify is not None:
+        predicted = classify()
+        agreement = [np.mean(predicted[y == value] == value) for value in values]
+        if np.mean(agreement) >= AGREEMENT_OF_CLASSES:
+            return
+    warn(
+        f"y holds the values {values[0]!r} and {values[1]!r} and no -1, so that all "
+        f"{len(y)} rows are taken as in-distribution. If one of the values marks "
+        "out-of-distribution rows, mark these by -1 and the others by 1: "
+        "numpy.where(is_ood, -1, 1). Class labels are not used here, as no classifier "
+        "is trained: leave y out."
+    )
 
 
 def _is_minus_one(label):

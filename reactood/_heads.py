@@ -19,6 +19,8 @@ from reactood._modules import linear_arrays, private_build, private_copy
 class IdentityHead:
     """The features already are logits."""
 
+    trained = False  # on the labels given to `fit`
+
     def __init__(self, n_features):
         self.one_logit = n_features == 1
         self.classes = np.arange(2 if self.one_logit else n_features)
@@ -31,8 +33,9 @@ class IdentityHead:
 class LinearHead:
     """logits = features @ weight.T + bias."""
 
-    def __init__(self, weight, bias, classes=None):
+    def __init__(self, weight, bias, classes=None, *, trained=False):
         self.weight, self.bias = weight, bias
+        self.trained = trained
         self.classes = np.arange(len(weight)) if classes is None else classes
 
     def on(self, block):
@@ -54,6 +57,8 @@ class LinearHead:
 
 class ModuleHead:
     """Any module from features to logits, private to this object."""
+
+    trained = False
 
     def __init__(self, module, n_features):
         self.module = module.cpu()
@@ -193,7 +198,7 @@ def _as_pair(head):
     return weight, bias.astype(weight.dtype)
 
 
-def _linear_head(weight, bias, n_features, classes=None):
+def _linear_head(weight, bias, n_features, classes=None, *, trained=False):
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise ValueError("head has NaN or inf weights; was the classifier trained?")
     if weight.shape[1] != n_features:
@@ -205,7 +210,7 @@ def _linear_head(weight, bias, n_features, classes=None):
     _check_classes(len(weight))
     if len(weight) == 1:  # as _of_both_classes
         weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
-    return LinearHead(weight, bias, classes)
+    return LinearHead(weight, bias, classes, trained=trained)
 
 
 def _sklearn_head(head, X, y, rows):
@@ -216,6 +221,7 @@ def _sklearn_head(head, X, y, rows):
             f"head is a {name}; wanted (weight, bias), a torch.nn.Module, a "
             "scikit-learn classifier with coef_, or None if X holds logits."
         )
+    given = head
     if not isinstance(head, FrozenEstimator):
         head = _train(head, name, X, y, rows)
     n_classes = len(getattr(head, "classes_", ()))
@@ -232,7 +238,9 @@ def _sklearn_head(head, X, y, rows):
             f"head={name} has {len(weight)} rows of coef_ for {n_classes} classes; "
             "expected one per class, or one for two classes."
         )
-    return _linear_head(weight, bias, X.shape[1], head.classes_)
+    return _linear_head(
+        weight, bias, X.shape[1], head.classes_, trained=head is not given
+    )
 
 
 def _train(head, name, X, y, rows):

@@ -15,8 +15,8 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._checks import id_rows
-from reactood._detectors import scoring_of
+from reactood._checks import check_marks, id_rows
+from reactood._detectors import parts_of, scoring_of
 from reactood._sklearn import (
     HasMethods,
     Interval,
@@ -30,6 +30,7 @@ from reactood._sklearn import (
 __all__ = ["ConformalDetector"]
 
 FDR_METHODS = "bh", "by"
+MOST_CLASSIFIED = 1000  # samples that tell class labels from other marks
 
 
 class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
@@ -137,7 +138,8 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
         y : array-like of shape (n_samples,), default=None
             Rows where `y` is -1 are out-of-distribution and left out. The others go to
-            the detector's `fit`.
+            the detector's `fit`. A warning says so where no row is left out and the
+            labels look like marks of OOD rows, such as 0 and 1.
 
         **fit_params : dict
             Passed to the detector's `fit`, as metadata where routing is on. Values
@@ -187,7 +189,21 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             self.__dict__.pop(name, None)
             if hasattr(estimator, name):
                 setattr(self, name, getattr(estimator, name))
+        # A detector that knows classes has looked at the labels in its own `fit`.
+        if rows is None and not (
+            len(train) and hasattr(parts_of(estimator)[1], "classes_")
+        ):
+            self._check_marks(X, y)
         return self
+
+    def _check_marks(self, X, y):
+        if y is None or not hasattr(self.estimator_, "predict_class"):
+            return check_marks(y)
+        some = np.arange(0, len(y), 1 + len(y) // MOST_CLASSIFIED)
+        return check_marks(
+            y[some],
+            lambda: self.estimator_.predict_class(_safe_indexing(X, some)),
+        )
 
     def p_values(self, X):
         """Return the p-value of each sample: the lower, the less in-distribution.

@@ -9,7 +9,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from reactood._blocks import Workspace, check_finite, rows_per_block, tensor_blocks
-from reactood._checks import check_result, check_scores, check_spread, id_rows
+from reactood._checks import (
+    check_marks,
+    check_result,
+    check_scores,
+    check_spread,
+    id_rows,
+)
 from reactood._clip import learn_clip, rectify
 from reactood._heads import LinearHead, make_head
 from reactood._modules import choose_device
@@ -228,7 +234,8 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         y : array-like of shape (n_samples,), default=None
             Rows where `y` is -1 are out-of-distribution and left out. Other values
             are class labels if `head` is a scikit-learn classifier to be trained, and
-            ignored otherwise.
+            ignored otherwise. A warning says so where they look like marks of OOD
+            rows, such as 0 and 1.
 
         Returns
         -------
@@ -253,7 +260,10 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             lower_percentile=self.lower_percentile,
             per_unit=self.per_unit,
         )
-        return self._learn(X, head, clip, rows)
+        self._learn(X, head, clip, rows)
+        if rows is None and not head.trained:
+            check_marks(y, lambda: self._classes(X))
+        return self
 
     def _learn(self, X, head, clip, rows):
         """Take over a head and a clip, and learn the decision threshold."""
@@ -269,7 +279,6 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         self.lower_activation_threshold_, self.activation_threshold_ = clip
         self.clipped_share_ = share
         self.offset_ = float(np.percentile(scores, 100 * self.contamination))
-        return self
 
     def fit_predict(self, X, y=None):
         """Fit to `X` and return the labels of its rows.
@@ -357,9 +366,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             The entry of `classes_` with the largest logit.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        (best,) = self._map_logits(X, self._head, [None], lambda z: z.argmax(1))
-        return self.classes_[best.numpy()]
+        return self._classes(self._validate(X, reset=False))
 
     def rectify(self, X):
         """Clip features at the thresholds that `fit` learned.
@@ -387,6 +394,10 @@ class ReActDetector(OutlierMixin, BaseEstimator):
     def _validate(self, X, *, reset):
         dtypes = [np.float64, np.float32, np.float16]
         return validate_array(self, X, reset=reset, dtype=dtypes)
+
+    def _classes(self, X):
+        (best,) = self._map_logits(X, self._head, [None], lambda z: z.argmax(1))
+        return self.classes_[best.numpy()]
 
     def _learned_clip(self):
         return self.lower_activation_threshold_, self.activation_threshold_

@@ -33,11 +33,13 @@ EXTRA_TRANSFORMER = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:y holds the values")  # of the checks, any
 @parametrize_with_checks([*DETECTORS, *EXTRACTORS])
 def test_contract(estimator, check):
     check(estimator)
 
 
+@pytest.mark.filterwarnings("ignore:y holds the values")  # of the checks, any
 @pytest.mark.parametrize("name", EXTRA)
 @pytest.mark.parametrize("estimator", [*DETECTORS[:1], *EXTRACTORS], ids=repr)
 def test_extra_contract(estimator, name):

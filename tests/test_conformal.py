@@ -13,6 +13,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -167,6 +169,24 @@ def test_class_labels_reach_a_head(rng):
     assert detector.fit(X, labels).estimator_.classes_.tolist() == [0, 1]
 
 
+def test_marks_of_ood_rows_other_than_minus_one_warn(rng):
+    X, y = rng.gamma(2.0, size=(200, 4)), np.arange(200) % 2
+    head = rng.normal(size=(2, 4)), np.zeros(2)
+    for inner in (
+        Reader(),
+        ReActDetector(head),
+        make_pipeline(StandardScaler(), ReActDetector(head)),
+        FrozenEstimator(Reader().fit(None)),
+        FrozenEstimator(ReActDetector(head).fit(X)),
+    ):
+        with pytest.warns(UserWarning, match="no -1, so that all") as caught:
+            ConformalDetector(inner, random_state=0).fit(X, y)
+        assert len(caught) == 1
+    labels = ReActDetector(head).fit(X).predict_class(X)
+    for inner in (ReActDetector(head), FrozenEstimator(ReActDetector(head).fit(X))):
+        ConformalDetector(inner, random_state=0).fit(X, labels)
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
@@ -199,6 +219,7 @@ def test_bad_detectors(rng):
     assert novelty.fit(X).p_values(X).shape == (80,)
 
 
+@pytest.mark.filterwarnings("ignore:y holds the values")  # of the checks, any
 @parametrize_with_checks(
     [
         ConformalDetector(

@@ -568,6 +568,47 @@ def test_labels_that_say_nothing(X, y, error, sentence):
         )
 
 
+MARKS = [[0, 1], [0.0, 1.0], [1, 2], ["ood", "id"]]
+
+
+@pytest.mark.parametrize("marks", MARKS, ids=str)
+@pytest.mark.parametrize(
+    "form", [lambda head: head, lambda head: (head[0][:2], head[1][:2]), lambda _: None]
+)
+def test_marks_of_ood_rows_other_than_minus_one_warn(X, head, form, marks):
+    y = np.array(marks)[(np.arange(200) % 3 > 0).astype(int)]
+    with pytest.warns(UserWarning, match="no -1, so that all 200 rows are taken as in"):
+        ReActDetector(form(head)).fit(X, y)
+    with pytest.warns(UserWarning, match=r"numpy\.where\(is_ood, -1, 1\)"):
+        ReActDetector(form(head)).fit(X, pd.Series(y))
+
+
+def test_marks_with_a_frozen_classifier_warn(X, rng):
+    classifier = LogisticRegression().fit(X, rng.integers(0, 3, len(X)))
+    with pytest.warns(UserWarning, match="no -1"):
+        ReActDetector(FrozenEstimator(classifier)).fit(X, np.arange(200) % 2)
+
+
+def test_class_labels_do_not_warn(X, head, rng):
+    two = head[0][:2], head[1][:2]
+    by_network = logits(X, two).argmax(axis=1)
+    noisy = np.where(rng.random(200) < 0.1, 1 - by_network, by_network)
+    names = np.where(X[:, 0] > 0.5, "cat", "dog")
+    cases = [
+        (two, noisy),  # of a network with two classes
+        (head, np.arange(200) % 5),
+        (head, np.ones(200)),
+        (LogisticRegression(), noisy),  # trained on them
+        (LogisticRegression(), names),
+        (FrozenEstimator(LogisticRegression().fit(X, names)), names),
+        (head, np.where(np.arange(200) % 3, 1, -1)),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for form, y in cases:
+            ReActDetector(form).fit(X, y)
+
+
 def test_a_class_may_be_named_nan(X):
     y = np.array(["nan", "None"] * 100)
     assert len(ReActDetector(LogisticRegression()).fit(X, y).classes_) == 2

@@ -210,3 +210,9 @@ ID_ROWS = "contamination is a share of the ID rows, the check counts all"
 )
 def test_contract(estimator, check):
     check(estimator)
+
+
+def test_marks_of_ood_rows_other_than_minus_one(rng):
+    X = rng.gamma(2.0, size=(60, 4))
+    with pytest.raises(ValueError, match=r"labels \[0, 1\].*where\(is_ood, -1, 1\)"):
+        ReActDetectorCV(percentiles=[90, None]).fit(X, np.arange(60) % 2)

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.ensemble import IsolationForest
 from sklearn.model_selection import StratifiedKFold, cross_validate
 
+from reactood import ReActDetector
 from reactood.metrics import (
     aupr_in,
     aupr_out,
@@ -213,3 +214,10 @@ def test_bad_input(y_true, y_score, tpr, sentence):
 def test_unknown_conventions(metric):
     with pytest.raises(ValueError, match=r"convention='mine' is not known; .*'paper'"):
         metric([1, -1], [1.0, 0.0], convention="mine")
+
+
+def test_scorers_say_how_ood_rows_are_marked(rng):
+    detector = ReActDetector().fit(rng.gamma(2.0, size=(60, 4)))
+    for scorer in ood_scorers().values():
+        with pytest.raises(ValueError, match=r"\[0, 1\].*numpy.where\(is_ood, -1, 1\)"):
+            scorer(detector, rng.gamma(2.0, size=(20, 4)), np.arange(20) % 2)

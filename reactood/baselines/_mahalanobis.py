@@ -95,7 +95,8 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
 
         y : array-like of shape (n_samples,), default=None
             Class labels. Rows where `y` is -1 are out-of-distribution and left out.
-            None, or 1 for all others, makes one class of them.
+            None, or 1 for all others, makes one class of them. 0 is a class like any
+            other, and no mark of OOD rows.
 
         Returns
         -------

@@ -327,9 +327,14 @@ def _split(y_true, y_score):
     if not np.array_equal(labels, [-1, 1]):
         raise ValueError(
             f"y_true holds the labels {labels.tolist()}, wanted both 1 for "
-            "in-distribution and -1 for out-of-distribution samples. In "
-            "cross-validation each test fold needs both: StratifiedKFold(5, "
-            "shuffle=True)."
+            "in-distribution and -1 for out-of-distribution samples"
+            + (
+                ". In cross-validation each test fold needs both: StratifiedKFold(5, "
+                "shuffle=True)."
+                if np.isin(labels, [-1, 1]).all()
+                else ": numpy.where(is_ood, -1, 1). `fit` leaves out rows labelled -1 "
+                "alone, and learns from all others."
+            )
         )
     return np.sort(y_score[y_true == 1]), np.sort(y_score[y_true == -1])
 
