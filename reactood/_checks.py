@@ -1,5 +1,6 @@
 """What the detector asks of labels and scores."""
 
+import functools
 from numbers import Real
 
 import numpy as np
@@ -12,6 +13,26 @@ from reactood._warnings import warn
 # 0.75, where its decision on OOD rows is always the one and on ID rows as often this
 # as that.
 AGREEMENT_OF_CLASSES = 0.8
+
+
+def as_a_whole(fit):
+    """Give an estimator back what it had learned before, where its ``fit`` fails.
+
+    scikit-learn's validation stores `n_features_in_` and `feature_names_in_` before
+    anything else is looked at. Attributes are rebound by `fit`, never changed in place.
+    """
+
+    @functools.wraps(fit)
+    def fit_or_restore(self, *args, **kwargs):
+        before = vars(self).copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return fit_or_restore
 
 
 def id_rows(y, X):

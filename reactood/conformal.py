@@ -15,7 +15,7 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._checks import check_marks, id_rows
+from reactood._checks import as_a_whole, check_marks, id_rows
 from reactood._detectors import parts_of, scoring_of
 from reactood._sklearn import (
     HasMethods,
@@ -128,6 +128,7 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @as_a_whole
     def fit(self, X, y=None, **fit_params):
         """Fit the detector to some of the samples, and calibrate it by the others.
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from reactood._blocks import Workspace, check_finite, rows_per_block, tensor_blocks
 from reactood._checks import (
+    as_a_whole,
     check_marks,
     check_result,
     check_scores,
@@ -223,6 +224,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
     def fit(self, X, y=None):
         """Learn the clip and the decision threshold from in-distribution features.
 
@@ -270,7 +272,6 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         (scores,) = self._score_clips(X, head, [clip], rows)
         check_spread(scores, X)
         share = self._share_clipped(X, clip, rows)
-        # Learned as a whole or not at all: an error above leaves an older fit intact.
         self._head = head
         self.classes_ = head.classes
         self.__dict__.pop("coef_", None), self.__dict__.pop("intercept_", None)

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import StratifiedKFold, check_cv
 
-from reactood._checks import id_rows
+from reactood._checks import as_a_whole, id_rows
 from reactood._clip import learn_clip, learn_clips
 from reactood._heads import make_head
 from reactood._sklearn import Interval, _fit_context
@@ -165,6 +165,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
     def fit(self, X, y, *, groups=None):
         """Choose the percentile, then learn the clip and the decision threshold.
 

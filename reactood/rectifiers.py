@@ -17,7 +17,7 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._blocks import take_rows
-from reactood._checks import id_rows
+from reactood._checks import as_a_whole, id_rows
 from reactood._heads import LinearHead, make_head
 from reactood._percentile import column_percentiles, pooled_percentiles
 from reactood._sklearn import Interval, StrOptions, _fit_context
@@ -37,6 +37,7 @@ class _Rectifier(TransformerMixin, BaseEstimator):
     )
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
     def fit(self, X, y=None):
         """Learn from in-distribution features.
 

@@ -11,7 +11,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._blocks import rows_per_block
-from reactood._checks import check_spread, id_rows
+from reactood._checks import as_a_whole, check_spread, id_rows
 from reactood._sklearn import HasMethods, Interval, _fit_context
 
 FLOATS = np.float64, np.float32
@@ -85,6 +85,7 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
         self.contamination = contamination
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @as_a_whole
     def fit(self, X, y=None):
         """Learn class means, their common covariance and the decision threshold.
 
