@@ -13,6 +13,7 @@ from reactood._warnings import warn
 # 0.75, where its decision on OOD rows is always the one and on ID rows as often this
 # as that.
 AGREEMENT_OF_CLASSES = 0.8
+LEAST_LEVELS = 1000  # scores of float64 that there must be between the extremes
 
 
 def as_a_whole(fit):
@@ -126,11 +127,19 @@ def check_scores(scores):
         )
 
 
-def check_spread(scores, X):
-    """Raise if all scores are the same, as far as their precision tells."""
+def check_spread(scores, X, common=0.0):
+    """Raise if all scores are the same, as far as their precision tells.
+
+    ``common`` is a part of all scores that is exact, and of which only the rounding of
+    float64 matters.
+    """
     single = str(X.dtype).removeprefix("torch.") != "float64"
     rounding = 4 * np.finfo(np.float32 if single else np.float64).eps
-    if len(scores) > 1 and np.ptp(scores) <= rounding * np.abs(scores).max():
+    least = max(
+        rounding * np.abs(scores - common).max(),
+        LEAST_LEVELS * np.finfo(np.float64).eps * np.abs(scores).max(),
+    )
+    if len(scores) > 1 and np.ptp(scores) <= least:
         raise ValueError(
             f"All {len(scores)} training rows (n_features={X.shape[1]}) get the same "
             f"score, {scores[0]:.6g}: nothing can be told apart. Are all rows of X "

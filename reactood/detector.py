@@ -20,7 +20,7 @@ from reactood._checks import (
 from reactood._clip import learn_clip, rectify
 from reactood._heads import LinearHead, make_head
 from reactood._modules import choose_device
-from reactood._scores import SCORES
+from reactood._scores import SCORES, common_part
 from reactood._sklearn import (
     HasMethods,
     Interval,
@@ -270,7 +270,9 @@ class ReActDetector(OutlierMixin, BaseEstimator):
     def _learn(self, X, head, clip, rows):
         """Take over a head and a clip, and learn the decision threshold."""
         (scores,) = self._score_clips(X, head, [clip], rows)
-        check_spread(scores, X)
+        n_classes = len(head.classes)
+        common = common_part(self.score_function, n_classes, self.temperature)
+        check_spread(scores, X, common)
         share = self._share_clipped(X, clip, rows)
         self._head = head
         self.classes_ = head.classes
