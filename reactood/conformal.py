@@ -322,7 +322,9 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     def _divide(self, index):
         """Return the rows to fit to and those that calibrate."""
         n, size = len(index), self.calibration_size
-        n_held_out = int(size if isinstance(size, Integral) else np.ceil(size * n))
+        # 0.07 * 100 is a little more than the 7 that is meant.
+        share = round(size * n, 9)
+        n_held_out = size if isinstance(size, Integral) else int(np.ceil(share))
         if n_held_out >= n:
             raise ValueError(
                 f"calibration_size={size} of n_samples={n} in-distribution samples "

@@ -133,6 +133,13 @@ def test_held_out_rows_are_not_fitted_to(rng):
     )
 
 
+@pytest.mark.parametrize("size", [0.07, 0.29, 0.57, 0.5])
+def test_the_number_held_out_is_the_share_given(size):
+    detector = ConformalDetector(Reader(), alpha=0.3, calibration_size=size)
+    held_out = detector.fit(column(range(100))).calibration_scores_
+    assert len(held_out) == round(100 * size)
+
+
 def test_metadata_is_routed(rng):
     X = rng.normal(size=(100, 1))
     with sklearn.config_context(enable_metadata_routing=True):
