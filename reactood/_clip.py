@@ -42,7 +42,7 @@ def learn_clips(
     nothing about the data, there is a ValueError.
     """
     for percentile in percentiles:
-        _check_percents(percentile, lower_percentile)
+        _check_percent(percentile)
     fixed = _as_threshold(threshold, X.shape[1])
     qs = [q for q in (lower_percentile, *percentiles) if q is not None]
     if threshold is None and not qs:
@@ -62,6 +62,7 @@ def learn_clips(
             upper = found.get(percentile, fixed)
             given = "threshold" if percentile is None else f"percentile={percentile}"
             try:
+                _check_percents(percentile, lower_percentile)
                 _check_upper(upper, summary, X, rows, given)
                 _check_order(lower, upper, lower_percentile)
                 clips[-1].append((lower, upper))
@@ -104,13 +105,16 @@ def _as_threshold(threshold, n_features):
     return value if value.ndim else float(value)
 
 
-def _check_percents(percentile, lower_percentile):
+def _check_percent(percentile):
     if percentile is not None and percentile <= 1:
         raise ValueError(
             f"percentile={percentile} means {percentile} percent, which clips nearly "
             f"every activation. Percentiles are in percent here: did you mean "
             f"{100 * percentile:g}?"
         )
+
+
+def _check_percents(percentile, lower_percentile):
     if None not in (percentile, lower_percentile) and lower_percentile >= percentile:
         raise ValueError(
             f"lower_percentile={lower_percentile} must be below "

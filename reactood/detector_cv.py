@@ -88,7 +88,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         As in `GridSearchCV`: `"param_percentile"`, `"split0_test_score"` and so on,
         `"mean_test_score"`, `"std_test_score"` and `"rank_test_score"`; `"params"`, a
         list of dicts; and `"failure"`, the reason why a candidate has NaN for a
-        score, or "". A percentile below the share of zeros is one: the clip is 0.
+        score, or "". A percentile below the share of zeros is one: the clip is 0; one
+        that is not above `lower_percentile` is another.
 
     n_splits_ : int
         Number of folds.

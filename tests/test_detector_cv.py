@@ -154,6 +154,19 @@ def test_bad_candidates(data, head, percentiles):
         ReActDetectorCV(head, percentiles=percentiles).fit(*data)
 
 
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_candidates_not_above_the_lower_percentile_fail_alone(data, head, per_unit):
+    X, y = data
+    detector = ReActDetectorCV(head, lower_percentile=10, per_unit=per_unit, cv=3)
+    results = detector.fit(X, y).cv_results_
+    failed = results["failure"] != ""
+    assert failed.tolist() == [True] + 6 * [False]
+    assert "lower_percentile=10 must be below percentile=10" in results["failure"][0]
+    assert np.isfinite(results["mean_test_score"][1:]).all()
+    with pytest.raises(ValueError, match=r"None of percentiles=.* must be below"):
+        ReActDetectorCV(head, percentiles=[10, 65], lower_percentile=70).fit(X, y)
+
+
 def test_labels_the_wrong_way_round_warn(rng, head):
     X, y = features(rng)
     X[y == -1] *= 0.01  # far less energy, so surely below

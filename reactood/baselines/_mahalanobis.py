@@ -30,7 +30,8 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
         Estimates the covariance of the features around their class means: any of
         :mod:`sklearn.covariance`. None for
         `EmpiricalCovariance(assume_centered=True)`; with fewer samples than a few times
-        the number of features, prefer `LedoitWolf(assume_centered=True)`.
+        the number of features, prefer `LedoitWolf(assume_centered=True)`, and with
+        fewer samples than features, nothing else will do.
 
     contamination : float, default=0.05
         The share of the training samples that falls below the decision threshold, a
@@ -107,7 +108,9 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `X` holds NaN or inf, or if the features of each class do not vary.
+            If `X` holds NaN or inf, if the features of each class do not vary, or if
+            there are too few rows to estimate their covariance without shrinkage: no
+            more than features and classes together.
         """
         X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
         labels, rows = id_rows(y, X)
@@ -130,6 +133,7 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
                 f"The {len(X)} rows of X do not vary around the means of their "
                 f"{len(classes)} classes; wanted several different rows of a class."
             )
+        _check_freedom(centered, codes, precision)
         means, root = np.array(of_classes), _root(precision)
         scores = _scores(X, means, root)
         check_spread(scores, X)
@@ -184,6 +188,28 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
             1 where `decision_function` is at least 0, else -1.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
+
+
+def _check_freedom(centered, codes, precision):
+    """Raise where the rows are too few, so that all are equally far from their mean.
+
+    With no more rows than features and classes together, the covariance of the rows
+    fits each one exactly: its distance is known from the size of its class alone. A
+    covariance that is shrunk does not.
+    """
+    n, n_features = centered.shape
+    sizes = np.bincount(codes)
+    if n - len(sizes) > n_features:
+        return
+    squares = np.einsum("ij,ij->i", centered @ precision, centered)
+    if np.allclose(squares, n * (1 - 1 / sizes[codes]), rtol=1e-6):
+        raise ValueError(
+            f"X has {n} rows of {len(sizes)} classes for {n_features} features: so few "
+            "that all are equally far from the mean of their class, and nothing can be "
+            f"told apart. Give more than {n_features + len(sizes)} rows, and better "
+            "several times as many, or covariance_estimator="
+            "LedoitWolf(assume_centered=True), which shrinks the covariance."
+        )
 
 
 def _root(precision):
