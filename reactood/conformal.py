@@ -16,7 +16,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted
 
 from reactood._checks import as_a_whole, check_marks, id_rows
-from reactood._detectors import parts_of, scoring_of
+from reactood._detectors import copy_input_names, parts_of, scoring_of
 from reactood._sklearn import (
     HasMethods,
     Interval,
@@ -186,10 +186,7 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         scores = np.sort(_scores(estimator, _safe_indexing(X, held_out)))
         self.estimator_, self.calibration_scores_ = estimator, scores
         self.offset_ = float(scores[n_rejected - 1])
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(estimator, name):
-                setattr(self, name, getattr(estimator, name))
+        copy_input_names(estimator, self)
         # A detector that knows classes has looked at the labels in its own `fit`.
         if rows is None and not (
             len(train) and hasattr(parts_of(estimator)[1], "classes_")
