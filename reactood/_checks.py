@@ -16,6 +16,29 @@ AGREEMENT_OF_CLASSES = 0.8
 LEAST_LEVELS = 1000  # scores of float64 that there must be between the extremes
 
 
+class FractionHints:
+    """Says what was likely meant where a share is no fraction. A base to come first."""
+
+    def _validate_params(self):
+        try:
+            super()._validate_params()
+        except ValueError as error:
+            raise type(error)(f"{error}{_fraction_meant(self, str(error))}") from None
+
+
+def _fraction_meant(estimator, message):
+    for name in ("alpha", "calibration_size", "contamination"):
+        value = getattr(estimator, name, None)
+        if f"'{name}' parameter" not in message or not isinstance(value, Real):
+            continue
+        if 1 <= value <= 100:
+            return f" It is a fraction: did you mean {value / 100:g}?"
+        if 0.5 < value < 1:
+            meant = round(1 - value, 12)
+            return f" It is the share that is flagged: did you mean {meant:g}?"
+    return ""
+
+
 def as_a_whole(fit):
     """Give an estimator back what it had learned before, where its ``fit`` fails.
 

@@ -15,7 +15,7 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._checks import as_a_whole, check_marks, id_rows
+from reactood._checks import FractionHints, as_a_whole, check_marks, id_rows
 from reactood._detectors import copy_input_names, parts_of, scoring_of
 from reactood._sklearn import (
     HasMethods,
@@ -26,6 +26,7 @@ from reactood._sklearn import (
     _routing_enabled,
     _safe_indexing,
 )
+from reactood._summary import Shown
 
 __all__ = ["ConformalDetector"]
 
@@ -33,7 +34,9 @@ FDR_METHODS = "bh", "by"
 MOST_CLASSIFIED = 1000  # samples that tell class labels from other marks
 
 
-class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+class ConformalDetector(
+    FractionHints, Shown, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+):
     """Turns the scores of an outlier detector into p-values.
 
     The scores of in-distribution (ID) samples that the detector has not been fitted to

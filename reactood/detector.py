@@ -10,6 +10,7 @@ from torch import nn
 
 from reactood._blocks import Workspace, check_finite, rows_per_block, tensor_blocks
 from reactood._checks import (
+    FractionHints,
     as_a_whole,
     check_marks,
     check_result,
@@ -28,12 +29,12 @@ from reactood._sklearn import (
     _fit_context,
     validate_array,
 )
-from reactood._summary import summary_html
+from reactood._summary import Shown
 
 __all__ = ["ReActDetector"]
 
 
-class ReActDetector(OutlierMixin, BaseEstimator):
+class ReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
     """Detects out-of-distribution inputs by rectified activations (ReAct).
 
     A classifier is overconfident on inputs unlike its training data because some
@@ -422,15 +423,6 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             )
             n += block.numel()
         return int(changed) / n
-
-    def _repr_html_inner(self):
-        return super()._repr_html_inner() + summary_html(self)
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] += summary_html(self)
-        return bundle
 
     def _score_clips(self, X, head, clips, rows=None):
         """Return an array of scores for each clip; NaN and inf in ``X`` raise."""

@@ -4,13 +4,106 @@ import difflib
 import functools
 
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metaestimators import available_if
 from torch import nn
 
 from reactood._backbones import classifier_head, find_head
+from reactood._detectors import parts_of
+from reactood._summary import Shown
 from reactood.detector import ReActDetector
 from reactood.extractor import TorchFeatureExtractor
 
-__all__ = ["make_react_pipeline"]
+__all__ = ["ReActPipeline", "make_react_pipeline"]
+
+
+def _classifies(pipeline):
+    """Return whether the last step knows the classifier's own decision."""
+    return hasattr(pipeline.steps[-1][1], "predict_class")
+
+
+class ReActPipeline(Shown, Pipeline):
+    """A :class:`~sklearn.pipeline.Pipeline` from images to decisions.
+
+    :func:`~reactood.make_react_pipeline` makes it. It does what any Pipeline does, and
+    returns the classifier's own decision too. Shown in a notebook, it tells what its
+    detector has learned.
+
+    Parameters
+    ----------
+    steps : list of (str, estimator)
+        The steps by name, the last one a detector.
+
+    transform_input : list of str, default=None
+        As in :class:`~sklearn.pipeline.Pipeline`.
+
+    memory : str or joblib.Memory, default=None
+        As in :class:`~sklearn.pipeline.Pipeline`.
+
+    verbose : bool, default=False
+        Whether to print how long each step takes to be fitted.
+
+    See Also
+    --------
+    reactood.make_react_pipeline : Makes one of a classifier.
+
+    Examples
+    --------
+    >>> from reactood import make_react_pipeline
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> digits = load_digits_ood()
+    >>> pipeline = make_react_pipeline(digits_classifier).fit(digits.X_train)
+    >>> bool((pipeline.predict_class(digits.X_test) == digits.y_test).mean() > 0.9)
+    True
+    """
+
+    @available_if(_classifies)
+    def predict_class(self, X):
+        """Return the classifier's own decision, from unclipped features.
+
+        Parameters
+        ----------
+        X : images
+            Whatever the first step takes. They pass through the network once.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            As `predict_class` of the detector.
+        """
+        steps, detector = parts_of(self)
+        return detector.predict_class(X if steps is None else steps.transform(X))
+
+    def set_params(self, **params):
+        """Set parameters of the pipeline or, as `step__parameter`, of its steps.
+
+        Parameters
+        ----------
+        **params : dict
+            Such as `detector__percentile=80`.
+
+        Returns
+        -------
+        self : ReActPipeline
+            The pipeline.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; for one of a step, it says how to set it.
+        """
+        known = self.get_params(deep=True)
+        for name in params:
+            places = [f"{step}__{name}" for step, _ in self.steps]
+            places = [place for place in places if place in known]
+            if name not in known and places:
+                raise ValueError(
+                    f"{name!r} is no parameter of the pipeline, but of a step; "
+                    f"expected {' or '.join(places)}."
+                )
+        return super().set_params(**params)
+
+    def _detector(self):
+        return self.steps[-1][1]
 
 
 def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
@@ -39,8 +132,9 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
 
     Returns
     -------
-    pipeline : sklearn.pipeline.Pipeline
-        With the steps `"extractor"` and `"detector"`. `head=` replaces the model's own
+    pipeline : ReActPipeline
+        A :class:`~sklearn.pipeline.Pipeline` with the steps `"extractor"` and
+        `"detector"`, and with `predict_class`. `head=` replaces the model's own
         head, and is needed where `layer=` is given.
 
     Raises
@@ -53,6 +147,7 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
 
     See Also
     --------
+    reactood.pipeline.ReActPipeline : What is returned.
     ReActDetector : The second step; features in, decisions out.
     TorchFeatureExtractor : The first step; images in, features out.
 
@@ -63,9 +158,6 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
     `model` or `weights` would leave the head of the first one in place.
 
     `memory` sees paths, not what the files hold: clear it when they change.
-
-    A Pipeline has no `predict_class`; the classifier's own decision is
-    `pipeline[-1].predict_class(pipeline[:-1].transform(images))`.
 
     Examples
     --------
@@ -89,7 +181,9 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
                 "does not take; pass head=, from these features to logits."
             )
         detector.set_params(head=_head_of(extractor.model, extractor.weights))
-    return Pipeline([("extractor", extractor), ("detector", detector)], memory=memory)
+    return ReActPipeline(
+        [("extractor", extractor), ("detector", detector)], memory=memory
+    )
 
 
 def _step_of(name, extractor, detector):

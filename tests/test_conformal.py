@@ -197,7 +197,7 @@ def test_marks_of_ood_rows_other_than_minus_one_warn(rng):
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"alpha": 5}, "alpha"),
+        ({"alpha": 5}, "'alpha' .*It is a fraction: did you mean 0.05"),
         ({"alpha": 0.01}, "needs at least 99 samples to calibrate, and there are 20"),
         ({"calibration_size": 40}, r"leaves none to fit.*FrozenEstimator"),
         ({"calibration_size": 1.0}, "calibration_size"),

@@ -21,7 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from reactood import ReActDetector
+from reactood import ReActDetector, ReActDetectorCV
+from reactood.baselines import MahalanobisDetector
+from reactood.conformal import ConformalDetector
+from reactood.inspection import as_classifier
+from reactood.pipeline import ReActPipeline
+from reactood.rectifiers import BATS, DICE
 
 SCORES = {
     "energy": lambda f, t: t * logsumexp(f / t, axis=1),
@@ -758,6 +763,24 @@ def test_a_fraction_for_a_percentile(X, percentile):
         ReActDetector(percentile=percentile).fit(X)
 
 
+def test_a_fraction_for_a_lower_percentile_warns(X, head):
+    with pytest.warns(UserWarning, match="lower_percentile=0.05 .* did you mean 5?"):
+        ReActDetector(head, lower_percentile=0.05).fit(X)
+
+
+@pytest.mark.parametrize(("given", "meant"), [(5, "0.05"), (1, "0.01"), (0.95, "0.05")])
+def test_a_percentage_for_a_fraction(X, given, meant):
+    for detector in (
+        ReActDetector(contamination=given),
+        ReActDetectorCV(contamination=given),
+        MahalanobisDetector(contamination=given),
+    ):
+        with pytest.raises(ValueError, match=f"Got {given} .* did you mean {meant}"):
+            detector.fit(X, np.where(np.arange(200) % 5, 1, -1))
+    with pytest.raises(ValueError, match=r"Got -1 instead\.$"):
+        ReActDetector(contamination=-1).fit(X)
+
+
 def test_lower_clip_above_the_upper_one(X, head):
     with pytest.raises(ValueError, match="lower_percentile=95 must be below"):
         ReActDetector(head, percentile=90, lower_percentile=95).fit(X)
@@ -894,6 +917,32 @@ def test_unfitted(X):
 
 
 # --- in a notebook ------------------------------------------------------------------
+
+
+def test_text_shows_shapes_of_arrays(rng):
+    head = rng.normal(size=(40, 24)), rng.normal(size=40)
+    tensors = tuple(map(torch.from_numpy, head))
+    shape = "array(shape=(40, 24), dtype=float64)"
+    for estimator in (
+        ReActDetector(head),
+        ReActDetectorCV(head),
+        ReActDetector(tensors),
+        ReActDetector(threshold=np.ones((40, 24))),
+        ConformalDetector(ReActDetector(head)),
+        DICE(head),
+        clone(as_classifier(ReActDetector(head).fit(rng.normal(1, size=(50, 24))))),
+        ReActPipeline([("bats", BATS()), ("detector", ReActDetector(head))]),
+    ):
+        for text in (repr(estimator), str(estimator)):
+            flat = " ".join(text.split())
+            assert shape in flat.replace("tensor(", "array(")
+            assert len(text) < 300
+    assert repr(ReActDetector(percentile=80)) == "ReActDetector(percentile=80)"
+    assert "[0.0, 1.0]" in repr(ReActDetector(([[0.0, 1.0]], [1.0])))
+    frozen = FrozenEstimator(LogisticRegression())
+    assert "FrozenEstimator(estimator=LogisticRegression())" in repr(
+        ReActDetector(frozen)
+    )
 
 
 @pytest.mark.parametrize("per_unit", [False, True])

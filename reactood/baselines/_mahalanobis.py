@@ -11,13 +11,13 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._blocks import rows_per_block
-from reactood._checks import as_a_whole, check_spread, id_rows
+from reactood._checks import FractionHints, as_a_whole, check_spread, id_rows
 from reactood._sklearn import HasMethods, Interval, _fit_context
 
 FLOATS = np.float64, np.float32
 
 
-class MahalanobisDetector(OutlierMixin, BaseEstimator):
+class MahalanobisDetector(FractionHints, OutlierMixin, BaseEstimator):
     """Scores features by their distance to the nearest class mean.
 
     A Gaussian for each class, all with the same covariance [1]_, as in the ReAct

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from reactood._checks import as_a_whole
 from reactood._detectors import copy_input_names
+from reactood._summary import Shown
 from reactood.inspection._common import score_method
 
 ID, OOD = 1, -1
@@ -74,7 +75,7 @@ def as_classifier(estimator):
     return classifier
 
 
-class DetectorAsClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class DetectorAsClassifier(Shown, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """A detector behind the interface of a binary classifier."""
 
     def __init__(self, detector):
