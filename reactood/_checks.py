@@ -140,12 +140,12 @@ def check_result(result, n_rows):
 
 def check_scores(scores):
     """Raise if scores of finite features are NaN or infinite."""
-    bad = ~scores.isfinite()
+    bad = ~np.isfinite(scores)
     if bad.any():
         raise ValueError(
-            f"{int(bad.sum())} of {len(scores)} rows get a score of NaN or inf, though "
+            f"{bad.sum()} of {len(scores)} rows get a score of NaN or inf, though "
             f"their features are finite, the first being number "
-            f"{int(bad.nonzero()[0])}: does the head overflow, does score_function= "
+            f"{bad.argmax()}: does the head overflow, does score_function= "
             "take a logarithm or a root, or is the temperature very low?"
         )
 

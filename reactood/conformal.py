@@ -69,7 +69,8 @@ class ConformalDetector(
         The fitted detector.
 
     calibration_scores_ : ndarray of shape (n_calibration,)
-        The scores of the samples that calibrate, ascending, float64.
+        The scores of the samples that calibrate, ascending, float64. Samples with a
+        score of NaN do not.
 
     offset_ : float
         `decision_function(X) = score_samples(X) - offset_`.
@@ -173,20 +174,16 @@ class ConformalDetector(
         else:
             train, held_out = self._divide(index)
             estimator = clone(self.estimator)
-        n_rejected = _most_rejected(self.alpha, len(held_out))
-        if n_rejected == 0:
-            raise ValueError(
-                f"alpha={self.alpha} needs at least {int(np.ceil(1 / self.alpha)) - 1} "
-                f"samples to calibrate, and there are {len(held_out)}, of n_samples="
-                f"{len(index)}. Give more, or raise alpha or calibration_size."
-            )
+        self._n_rejected(len(held_out), len(index))
         if len(train):
             if _routing_enabled():
                 fit_params = process_routing(self, "fit", **fit_params).estimator.fit
             params = _check_method_params(X, fit_params, indices=train)
             labels = None if y is None else y[train]
             estimator.fit(_safe_indexing(X, train), labels, **params)
-        scores = np.sort(_scores(estimator, _safe_indexing(X, held_out)))
+        scores = _scores(estimator, _safe_indexing(X, held_out))
+        scores = np.sort(scores[~np.isnan(scores)])
+        n_rejected = self._n_rejected(len(scores), len(index))
         self.estimator_, self.calibration_scores_ = estimator, scores
         self.offset_ = float(scores[n_rejected - 1])
         copy_input_names(estimator, self)
@@ -218,10 +215,12 @@ class ConformalDetector(
         -------
         p : ndarray of shape (n_samples,)
             `(1 + number of calibration scores <= score) / (n_calibration + 1)`,
-            fractions in (0, 1], float64.
+            fractions in (0, 1], float64. The smallest possible where the score is
+            NaN, as of a detector with `on_nan="reject"`: such samples are rejected.
         """
         scores = self.score_samples(X)
         below = np.searchsorted(self.calibration_scores_, scores, side="right")
+        below[np.isnan(scores)] = 0  # which sorts last
         return (1 + below) / (1 + len(self.calibration_scores_))
 
     def predict(self, X):
@@ -318,6 +317,17 @@ class ConformalDetector(
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
+
+    def _n_rejected(self, n_calibration, n_samples):
+        """Return how many of the samples that calibrate are below the threshold."""
+        n_rejected = _most_rejected(self.alpha, n_calibration)
+        if n_rejected == 0:
+            raise ValueError(
+                f"alpha={self.alpha} needs at least {int(np.ceil(1 / self.alpha)) - 1} "
+                f"samples to calibrate, and there are {n_calibration} with a score, of "
+                f"n_samples={n_samples}. Give more, or raise alpha or calibration_size."
+            )
+        return n_rejected
 
     def _divide(self, index):
         """Return the rows to fit to and those that calibrate."""

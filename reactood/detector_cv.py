@@ -72,6 +72,10 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
     device : str or torch.device, default=None
         Where to compute; None stays where `X` is.
 
+    on_nan : {"raise", "reject"}, default="raise"
+        What becomes of rows that hold NaN: an error, or a score of NaN and -1 from
+        `predict`. With "reject", `fit` leaves them out, ID and OOD rows alike.
+
     Attributes
     ----------
     best_percentile_ : float or None
@@ -152,6 +156,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         contamination=0.05,
         batch_size=None,
         device=None,
+        on_nan="raise",
     ):
         self.head = head
         self.percentiles = percentiles
@@ -164,6 +169,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         self.contamination = contamination
         self.batch_size = batch_size
         self.device = device
+        self.on_nan = on_nan
 
     @_fit_context(prefer_skip_nested_validation=True)
     @as_a_whole
@@ -200,8 +206,10 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             raise ValueError(_no_ood(y, len(X)))
         scorer = self._scorer()
         labels = np.where(rows, 1, -1)
+        known = self._without_nan(X, np.ones(len(X), bool))
+        rows = rows & known
         folds, failures, aurocs = [], [""] * len(candidates), []
-        trains, tests = zip(*self._splits(X, labels, groups), strict=True)
+        trains, tests = zip(*self._splits(X, labels, known, groups), strict=True)
         all_clips = learn_clips(
             X,
             [train & rows for train in trains],
@@ -271,8 +279,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         name = SHORT_NAMES.get(self.scoring, self.scoring)
         return ours[name] if name in ours else get_scorer(name)
 
-    def _splits(self, X, labels, groups):
-        """Yield masks of the train and the test rows."""
+    def _splits(self, X, labels, known, groups):
+        """Yield masks of the train and the test rows, of those that are known."""
         cv = self.cv
         if isinstance(cv, Integral):
             cv = StratifiedKFold(cv, shuffle=True, random_state=0)
@@ -281,6 +289,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             train, test = (np.zeros(len(X), bool) for _ in sides)
             for mask, index in zip((train, test), sides, strict=True):
                 mask[index] = True
+                mask &= known
             for kind, wanted, where in (
                 ("in-distribution (1)", train & (labels == 1), "train"),
                 ("in-distribution (1)", test & (labels == 1), "test"),

@@ -126,9 +126,10 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
         `batch_size`, `device`, `precision`, `engine`, `num_workers`, `cache`,
         `on_error`, `verbose`. Of the detector:
         `percentile`, `threshold`, `lower_percentile`, `per_unit`, `score_function`,
-        `temperature`, `contamination`, `head`. `batch_size` and `device` by themselves
-        mean the extractor's; `detector__batch_size` and `detector__device` mean the
-        detector's.
+        `temperature`, `contamination`, `head`, `on_nan`. `batch_size` and `device` by
+        themselves mean the extractor's; `detector__batch_size` and `detector__device`
+        mean the detector's. `on_error="nan"`, for images that cannot be read, brings
+        `on_nan="reject"`, unless that is given.
 
     Returns
     -------
@@ -174,7 +175,10 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
     for name, value in parameters.items():
         step, name = _step_of(name, extractor, detector)
         step.set_params(**{name: value})
-    if "head" not in parameters and "detector__head" not in parameters:
+    given = {name.removeprefix("detector__") for name in parameters}
+    if extractor.on_error == "nan" and "on_nan" not in given:
+        detector.set_params(on_nan="reject")
+    if "head" not in given:
         if extractor.layer is not None:
             raise ValueError(
                 f"layer={extractor.layer!r} makes features that the model's own head "

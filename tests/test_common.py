@@ -14,6 +14,7 @@ DETECTORS = [
     ReActDetector(percentile=95, lower_percentile=5, score_function="max_logit"),
     ReActDetector(score_function="msp", temperature=2.0),
     ReActDetector(score_function="entropy", batch_size=3),
+    ReActDetector(on_nan="reject"),
 ]
 EXTRACTORS = [TorchFeatureExtractor(tabular_net)]
 

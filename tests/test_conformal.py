@@ -140,6 +140,32 @@ def test_the_number_held_out_is_the_share_given(size):
     assert len(held_out) == round(100 * size)
 
 
+def test_samples_without_a_score_are_rejected_and_do_not_calibrate(rng):
+    scores = rng.normal(size=100)
+    scores[::10] = np.nan
+    detector = calibrated(scores, alpha=0.1)
+    assert len(detector.calibration_scores_) == 90
+    expected = calibrated(scores[~np.isnan(scores)], alpha=0.1)
+    assert detector.offset_ == expected.offset_
+    new = column([np.nan, 9, np.nan])
+    np.testing.assert_array_equal(detector.p_values(new), [1 / 91, 1, 1 / 91])
+    assert detector.predict(new).tolist() == [-1, 1, -1]
+    assert detector.predict_fdr(new).tolist() == [-1, 1, -1]
+    with pytest.raises(ValueError, match=r"at least 9 .* there are 5 with a score"):
+        calibrated(np.repeat([np.nan, 1], [95, 5]), alpha=0.1)
+
+
+def test_around_a_detector_that_rejects_nan(rng):
+    X = rng.gamma(2.0, size=(200, 4))
+    X[::20] = np.nan
+    detector = ConformalDetector(
+        ReActDetector(rng.normal(size=(3, 4)), on_nan="reject"), random_state=0
+    )
+    detector.set_params(estimator__head=(rng.normal(size=(3, 4)), np.zeros(3))).fit(X)
+    p = detector.p_values(X)
+    assert (p[::20] == p.min()).all() and (detector.predict(X)[::20] == -1).all()
+
+
 def test_metadata_is_routed(rng):
     X = rng.normal(size=(100, 1))
     with sklearn.config_context(enable_metadata_routing=True):

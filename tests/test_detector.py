@@ -723,6 +723,114 @@ def test_non_finite_features(X, head):
             call(torch.from_numpy(bad))
 
 
+def some_nan(X):
+    """Return X with NaN in three rows, and which."""
+    X, unknown = X.copy(), np.zeros(len(X), bool)
+    unknown[[3, 50, 199]] = True
+    X[3] = X[50, 4] = X[199, :2] = np.nan
+    return X, unknown
+
+
+HEADS = {
+    "arrays": lambda head: head,
+    "module": lambda head: nn.Sequential(nn.Linear(16, 5, dtype=torch.float64)),
+    "none": lambda head: None,
+}
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, pd.DataFrame])
+@pytest.mark.parametrize("score", [*SCORES, lambda z: z.nan_to_num().amax(1)])
+@pytest.mark.parametrize("form", HEADS)
+def test_rows_of_nan_are_rejected(X, head, form, score, kind):
+    bad, unknown = some_nan(X)
+    detector = ReActDetector(
+        HEADS[form](head), score_function=score, on_nan="reject", batch_size=64
+    )
+    expected = clone(detector).fit(X[~unknown])
+    detector.fit(kind(bad))
+    for name in ("activation_threshold_", "offset_", "clipped_share_"):
+        assert getattr(detector, name) == pytest.approx(getattr(expected, name))
+    for method in ("score_samples", "decision_function"):
+        scores = getattr(detector, method)(kind(bad))
+        np.testing.assert_array_equal(np.isnan(scores), unknown)
+        np.testing.assert_allclose(
+            scores[~unknown], getattr(expected, method)(X[~unknown]), rtol=1e-12
+        )
+    labels = detector.predict(kind(bad))
+    assert labels.dtype.kind == "i" and (labels[unknown] == -1).all()
+    np.testing.assert_array_equal(labels[~unknown], expected.predict(X[~unknown]))
+    np.testing.assert_array_equal(
+        detector.predict_class(kind(bad)), expected.predict_class(np.nan_to_num(bad))
+    )
+    np.testing.assert_array_equal(
+        detector.rectify(kind(bad)), np.minimum(bad, detector.activation_threshold_)
+    )
+
+
+def test_rows_of_nan_beside_rows_left_out(X, head):
+    bad, unknown = some_nan(X)
+    y = np.where(np.arange(200) % 3, 1, -1)  # the first unknown row too
+    detector = ReActDetector(head, on_nan="reject", per_unit=True).fit(bad, y)
+    kept = (y == 1) & ~unknown
+    expected = ReActDetector(head, per_unit=True).fit(X[kept])
+    np.testing.assert_array_equal(
+        detector.activation_threshold_, expected.activation_threshold_
+    )
+    assert detector.offset_ == pytest.approx(expected.offset_)
+    classes = X[:, 0] > 0.5
+    trained = ReActDetector(LogisticRegression(), on_nan="reject")
+    trained.fit(bad, np.where(classes, "cat", "dog"))
+    by_hand = LogisticRegression().fit(X[~unknown], classes[~unknown])
+    np.testing.assert_allclose(trained.coef_[1] * 2, -by_hand.coef_[0])
+
+
+def test_nan_is_an_error_unless_rejected_and_inf_always_is(X, head):
+    bad, _ = some_nan(X)
+    rejecting = ReActDetector(head, on_nan="reject").fit(bad)
+    infinite = bad.copy()
+    infinite[7, 2] = np.inf
+    for method in ("fit", "score_samples", "predict", "predict_class", "rectify"):
+        with pytest.raises(ValueError, match=r"0 NaN and 1 inf, in 1 of 200.* row 7"):
+            getattr(rejecting, method)(infinite)
+        with pytest.raises(ValueError, match="NaN and 0 inf, in 3 of 200 rows"):
+            getattr(ReActDetector(head).fit(X), method)(bad)
+    with pytest.raises(ValueError, match="All 200 in-distribution rows of X hold NaN"):
+        ReActDetector(head, on_nan="reject").fit(np.full_like(X, np.nan))
+    y = np.ones(200)
+    y[3:] = -1
+    bad[:3, 0] = np.nan
+    with pytest.raises(ValueError, match="All 3 in-distribution rows of X hold NaN"):
+        ReActDetector(head, on_nan="reject").fit(bad, y)
+    with pytest.raises(ValueError, match="'on_nan' parameter"):
+        ReActDetector(head, on_nan="ignore").fit(X)
+
+
+def test_clean_rows_are_scored_alike_whatever_becomes_of_nan(X, head):
+    X[5] = 1e200  # whose sum of squares overflows, but is no NaN
+    one, other = (
+        ReActDetector(head, on_nan=kind).fit(X) for kind in ("raise", "reject")
+    )
+    np.testing.assert_array_equal(one.score_samples(X), other.score_samples(X))
+    assert one.offset_ == other.offset_
+
+
+def test_metrics_and_displays_say_that_scores_are_nan(X, head):
+    from reactood.inspection import explain_clipping
+    from reactood.metrics import auroc, ood_report
+
+    bad, _ = some_nan(X)
+    detector = ReActDetector(head, on_nan="reject").fit(bad)
+    y = np.where(np.arange(200) % 2, 1, -1)
+    with pytest.raises(ValueError, match=r"NaN for 3 of 200 .* number 3.*on_nan='rej"):
+        auroc(y, detector.score_samples(bad))
+    with pytest.raises(ValueError, match=r"3 of 200 scores of X_id are NaN.*sample 3"):
+        ood_report(detector, bad, X)
+    with pytest.raises(ValueError, match=r"3 of 200 scores of .*'OOD'.* are NaN"):
+        ood_report(detector, X, bad)
+    with pytest.raises(ValueError, match="NaN and 0 inf, in 3 of 200 rows"):
+        explain_clipping(detector, bad)
+
+
 def test_more_zeros_than_the_percentile(X, head):
     X = np.where(np.arange(16) < 11, 0, X + 0.1)
     with pytest.raises(

@@ -167,6 +167,26 @@ def test_candidates_not_above_the_lower_percentile_fail_alone(data, head, per_un
         ReActDetectorCV(head, percentiles=[10, 65], lower_percentile=70).fit(X, y)
 
 
+def test_rows_of_nan_are_left_out_of_the_choice(data, head):
+    X, y = (part.copy() for part in data)
+    unknown = np.zeros(len(X), bool)
+    unknown[[1, len(X) - 1]] = True  # ID and OOD
+    X[unknown] = np.nan
+    folds = list(CV.split(X, y))
+    ours = ReActDetectorCV(head, cv=folds, on_nan="reject").fit(X, y)
+    place = np.cumsum(~unknown) - 1
+    kept = [[place[side[~unknown[side]]] for side in fold] for fold in folds]
+    expected = ReActDetectorCV(head, cv=kept).fit(X[~unknown], y[~unknown])
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"]
+    )
+    assert ours.best_percentile_ == expected.best_percentile_
+    assert ours.offset_ == pytest.approx(expected.offset_)
+    assert (ours.predict(X)[unknown] == -1).all()
+    with pytest.raises(ValueError, match="NaN"):
+        ReActDetectorCV(head, cv=folds).fit(X, y)
+
+
 def test_labels_the_wrong_way_round_warn(rng, head):
     X, y = features(rng)
     X[y == -1] *= 0.01  # far less energy, so surely below

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.fixes import parse_version
 from torch import nn
 from torch.utils.data import TensorDataset
+from torchvision.transforms.functional import to_tensor
 
 from reactood import ReActDetector, make_react_pipeline
 from reactood.datasets import ImageDataset, digits_classifier, load_digits_ood
@@ -160,6 +161,31 @@ def test_html_shows_what_the_detector_has_learned(net, X):
         assert html.count("clipped activations") == 1
         assert f">{pipeline[-1].offset_:.4g}<" in html
     assert "clipped activations" not in pipeline[:-1]._repr_html_()
+
+
+def test_images_that_cannot_be_read_are_rejected(net, photos, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    images = [*map(str, photos), str(broken)]
+    pipeline = make_react_pipeline(net, on_error="nan", preprocess=_small)
+    assert pipeline[-1].on_nan == "reject"
+    with pytest.warns(UserWarning, match="could not be read"):
+        pipeline.fit(images)
+    with pytest.warns(UserWarning, match="could not be read"):
+        labels, scores = pipeline.predict(images), pipeline.score_samples(images)
+    assert labels[-1] == -1 and np.isnan(scores[-1])
+    assert np.isfinite(scores[:-1]).all()
+    expected = make_react_pipeline(net, preprocess=_small).fit(images[:-1])
+    assert pipeline[-1].offset_ == pytest.approx(expected[-1].offset_)
+    with pytest.warns(UserWarning, match="could not be read"):
+        assert len(pipeline.predict_class(images)) == len(images)
+    for given in ({"on_nan": "raise"}, {"detector__on_nan": "raise"}):
+        assert make_react_pipeline(net, on_error="nan", **given)[-1].on_nan == "raise"
+    assert make_react_pipeline(net)[-1].on_nan == "raise"
+
+
+def _small(image):
+    return to_tensor(image.convert("RGB").resize((9, 9)))
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "ImageDataset"])

@@ -329,8 +329,16 @@ def place_of_threshold(n: int, tpr: float) -> int:
 def _split(y_true, y_score):
     """Return the sorted scores of ID and of OOD samples."""
     y_true = column_or_1d(np.asarray(y_true))
-    y_score = check_array(np.asarray(y_score), ensure_2d=False, dtype=np.float64)
-    y_score = column_or_1d(y_score)
+    y_score = column_or_1d(np.asarray(y_score))
+    if y_score.dtype.kind == "f" and (unknown := np.isnan(y_score)).any():
+        raise ValueError(
+            f"y_score holds NaN for {unknown.sum()} of {len(y_score)} samples, the "
+            f"first being number {unknown.argmax()}: rows of NaN, which a detector "
+            "with on_nan='reject' does not score? Leave those samples out."
+        )
+    y_score = check_array(
+        y_score, ensure_2d=False, dtype=np.float64, input_name="y_score"
+    )
     check_consistent_length(y_true, y_score)
     labels = np.unique(y_true)
     if not np.array_equal(labels, [-1, 1]):
