@@ -119,14 +119,27 @@ def host_blocks(
         yield block.numpy()
 
 
-def check_finite(X: Matrix, rows: np.ndarray | None = None) -> None:
+def nan_rows(X: Matrix, rows: np.ndarray | None = None) -> np.ndarray:
+    """Return which of the rows that count hold NaN."""
+    found = []
+    for block in tensor_blocks(X, rows, n_rows=rows_per_block(X.shape[1])):
+        suspect = ~block.sum(dim=1).isfinite()
+        if suspect.any():
+            suspect = block.isnan().any(dim=1)
+        found.append(suspect.cpu().numpy())
+    return np.concatenate(found)
+
+
+def check_finite(
+    X: Matrix, rows: np.ndarray | None = None, *, allow_nan: bool = False
+) -> None:
     """Raise ValueError if ``X`` holds NaN or inf: how many, and in which rows."""
     n_nan = n_inf = 0
     bad_rows: list[int] = []
     n_rows = rows_per_block(X.shape[1])
     for start in range(0, X.shape[0], n_rows):
         block = as_float(as_tensor(X[start : start + n_rows])).cpu().numpy()
-        bad = ~np.isfinite(block)
+        bad = np.isinf(block) if allow_nan else ~np.isfinite(block)
         if rows is not None:
             bad[~rows[start : start + n_rows]] = False
         if bad.any():

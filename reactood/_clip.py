@@ -5,6 +5,7 @@ import torch
 
 from reactood._blocks import host_blocks
 from reactood._percentile import (
+    check_percent,
     column_percentiles,
     pooled_percentiles,
     pooled_percentiles_of_sides,
@@ -30,6 +31,12 @@ def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
         raise clip
     given = "threshold" if candidate is None else f"percentile={percentile}"
     _warn_of_low(clip[1], given)
+    if lower_percentile is not None and 0 < lower_percentile < 1:
+        warn(
+            f"lower_percentile={lower_percentile} means {lower_percentile} percent, "
+            "which clips next to nothing from below. Percentiles are in percent here: "
+            f"did you mean {100 * lower_percentile:g}?"
+        )
     return clip
 
 
@@ -42,7 +49,8 @@ def learn_clips(
     nothing about the data, there is a ValueError.
     """
     for percentile in percentiles:
-        _check_percents(percentile, lower_percentile)
+        effect = ", which clips nearly every activation"
+        check_percent("percentile", percentile, effect=effect)
     fixed = _as_threshold(threshold, X.shape[1])
     qs = [q for q in (lower_percentile, *percentiles) if q is not None]
     if threshold is None and not qs:
@@ -62,6 +70,7 @@ def learn_clips(
             upper = found.get(percentile, fixed)
             given = "threshold" if percentile is None else f"percentile={percentile}"
             try:
+                _check_percents(percentile, lower_percentile)
                 _check_upper(upper, summary, X, rows, given)
                 _check_order(lower, upper, lower_percentile)
                 clips[-1].append((lower, upper))
@@ -105,12 +114,6 @@ def _as_threshold(threshold, n_features):
 
 
 def _check_percents(percentile, lower_percentile):
-    if percentile is not None and percentile <= 1:
-        raise ValueError(
-            f"percentile={percentile} means {percentile} percent, which clips nearly "
-            f"every activation. Percentiles are in percent here: did you mean "
-            f"{100 * percentile:g}?"
-        )
     if None not in (percentile, lower_percentile) and lower_percentile >= percentile:
         raise ValueError(
             f"lower_percentile={lower_percentile} must be below "

@@ -16,3 +16,11 @@ def scoring_of(detector):
         if hasattr(detector, name):
             return getattr(detector, name)
     return None
+
+
+def copy_input_names(fitted, wrapper):
+    """Give a wrapper the number and the names of features that its detector knows."""
+    for name in ("n_features_in_", "feature_names_in_"):
+        vars(wrapper).pop(name, None)
+        if hasattr(fitted, name):
+            setattr(wrapper, name, getattr(fitted, name))

@@ -25,18 +25,23 @@ from reactood._modules import (
 class IdentityHead:
     """The features already are logits."""
 
+    trained = False  # on the labels given to `fit`
+
     def __init__(self, n_features):
-        self.classes = np.arange(n_features)
+        self.one_logit = n_features == 1
+        self.classes = np.arange(2 if self.one_logit else n_features)
 
     def on(self, block):
-        return torch.clone  # a user's score function may work in place
+        # Copies both: a user's score function may work in place.
+        return _of_both_classes if self.one_logit else torch.clone
 
 
 class LinearHead:
     """logits = features @ weight.T + bias."""
 
-    def __init__(self, weight, bias, classes=None):
+    def __init__(self, weight, bias, classes=None, *, trained=False):
         self.weight, self.bias = weight, bias
+        self.trained = trained
         self.classes = np.arange(len(weight)) if classes is None else classes
 
     def on(self, block):
@@ -59,6 +64,8 @@ class LinearHead:
 class ModuleHead:
     """Any module from features to logits, private to this object."""
 
+    trained = False
+
     def __init__(self, module, n_features):
         self.module = module.cpu()
         probe = torch.zeros(1, n_features, dtype=self._dtype(), device="cpu")
@@ -77,7 +84,10 @@ class ModuleHead:
                 f"head={type(module).__name__} returned {got}, wanted a tensor of "
                 "logits of shape (n_samples, n_classes)."
             )
-        self.classes = np.arange(logits.shape[1])
+        n_logits = logits.shape[1]
+        _check_classes(n_logits)
+        self.one_logit = n_logits == 1
+        self.classes = np.arange(2 if self.one_logit else n_logits)
 
     def on(self, block):
         module = self.module
@@ -90,11 +100,31 @@ class ModuleHead:
             with default_device(default):
                 return module(features.to(dtype, copy=True)).to(features.dtype)
 
+        if self.one_logit:
+            return lambda features: _of_both_classes(logits(features))
         return logits
 
     def _dtype(self):  # not kept: pickle may look for it in a module of the user's
         parameter = next(self.module.parameters(), None)
         return torch.float32 if parameter is None else parameter.dtype
+
+
+def _of_both_classes(z):
+    """Return the logits of two classes for the one logit of a binary classifier.
+
+    -z/2 and z/2 have the same probabilities, sigmoid(z) for the second class, and
+    treat both classes alike.
+    """
+    return torch.cat([-z, z], dim=1) / 2
+
+
+def _check_classes(n_classes):
+    if n_classes == 0:
+        raise ValueError(
+            "head has no classes: it returns logits of shape (n_samples, 0). Pass a "
+            "head with two or more classes, or with the one logit of a classifier of "
+            "two."
+        )
 
 
 def make_head(head, X, y=None, rows=None):
@@ -180,7 +210,7 @@ def _as_pair(head):
     return weight, bias.astype(weight.dtype)
 
 
-def _linear_head(weight, bias, n_features, classes=None):
+def _linear_head(weight, bias, n_features, classes=None, *, trained=False):
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise ValueError("head has NaN or inf weights; was the classifier trained?")
     if weight.shape[1] != n_features:
@@ -189,7 +219,10 @@ def _linear_head(weight, bias, n_features, classes=None):
             f"{n_features} features. Pass the head of the model that made X, or "
             "extract X at the input of this head."
         )
-    return LinearHead(weight, bias, classes)
+    _check_classes(len(weight))
+    if len(weight) == 1:  # as _of_both_classes
+        weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
+    return LinearHead(weight, bias, classes, trained=trained)
 
 
 def _sklearn_head(head, X, y, rows):
@@ -200,6 +233,7 @@ def _sklearn_head(head, X, y, rows):
             f"head is a {name}; wanted (weight, bias), a torch.nn.Module, a "
             "scikit-learn classifier with coef_, or None if X holds logits."
         )
+    given = head
     if not isinstance(head, FrozenEstimator):
         head = _train(head, name, X, y, rows)
     n_classes = len(getattr(head, "classes_", ()))
@@ -211,16 +245,14 @@ def _sklearn_head(head, X, y, rows):
     coef = head.coef_.toarray() if issparse(head.coef_) else head.coef_
     weight, bias = np.array(coef, ndmin=2), np.array(head.intercept_, ndmin=1)
     bias = np.broadcast_to(bias, len(weight)).astype(weight.dtype)
-    if len(weight) != (1 if n_classes == 2 else n_classes):
+    if n_classes < 2 or len(weight) != (1 if n_classes == 2 else n_classes):
         raise ValueError(
             f"head={name} has {len(weight)} rows of coef_ for {n_classes} classes; "
-            "wanted one per class."
+            "expected one per class, or one for two classes."
         )
-    if len(weight) == 1:
-        # One decision value z for two classes: logits -z/2 and z/2 have the same
-        # probabilities and treat both classes alike.
-        weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
-    return _linear_head(weight, bias, X.shape[1], head.classes_)
+    return _linear_head(
+        weight, bias, X.shape[1], head.classes_, trained=head is not given
+    )
 
 
 def _train(head, name, X, y, rows):

@@ -37,6 +37,15 @@ class Summary:
     maximum: float | np.ndarray
 
 
+def check_percent(name: str, value: float | None, *, effect: str = "") -> None:
+    """Raise where a percentile was likely meant as a fraction."""
+    if value is not None and 0 < value <= 1:
+        raise ValueError(
+            f"{name}={value} means {value} percent{effect}. Percentiles are in percent "
+            f"here: did you mean {100 * value:g}?"
+        )
+
+
 def pooled_percentiles(
     X: Matrix, qs: Sequence[float], rows: np.ndarray | None = None, *, seed: int = 0
 ) -> Summary:

@@ -3,19 +3,31 @@
 Each takes logits of shape (n_samples, n_classes) and a temperature T, and returns a
 tensor of shape (n_samples,).  All of them rest on ``log_softmax``, which torch runs
 several times faster than ``logsumexp``.
+
+At a high temperature the logits differ by little, and what tells rows apart is a small
+part of a large number: T · log(n_classes), for the energy. float32 would round it away,
+so there, and for the entropy at any temperature, scores are computed in float64.
 """
 
+from collections.abc import Callable
+
 import torch
+
+HIGHEST_IN_SINGLE = 1.0  # the temperature
 
 
 def energy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """T · logsumexp(logits / T), the negative free energy."""
+    if temperature > HIGHEST_IN_SINGLE:
+        logits = _double(logits)
     # log MSP = max / T - logsumexp(logits / T), solved for the last term.
     return logits.amax(dim=1) - temperature * _log_msp(logits, temperature)
 
 
 def msp(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """Maximum softmax probability of logits / T."""
+    if temperature > HIGHEST_IN_SINGLE:
+        logits = _double(logits)
     return _log_msp(logits, temperature).exp()
 
 
@@ -26,11 +38,28 @@ def max_logit(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
 
 def entropy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """Negative Shannon entropy of the softmax of logits / T, in nats."""
-    log_p = _log_softmax(logits, temperature)
+    log_p = _log_softmax(_double(logits), temperature)
     return (log_p.exp() * log_p).sum(dim=1)
 
 
 SCORES = {"energy": energy, "msp": msp, "max_logit": max_logit, "entropy": entropy}
+
+
+def common_part(score: str | Callable, n_classes: int, temperature: float) -> float:
+    """Return the part of a score that is alike for all rows and exact: in float64.
+
+    It is the score of equal logits; 0 for a function of the user's.
+    """
+    if callable(score):
+        return 0.0
+    equal = torch.zeros(1, n_classes)
+    scores = SCORES[score](equal, temperature)
+    return scores.item() if scores.dtype == torch.float64 else 0.0
+
+
+def _double(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits in float64, on the CPU where their device knows none."""
+    return (logits.cpu() if logits.device.type == "mps" else logits).double()
 
 
 def _log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:

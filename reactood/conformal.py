@@ -15,8 +15,8 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._checks import id_rows
-from reactood._detectors import scoring_of
+from reactood._checks import FractionHints, as_a_whole, check_marks, id_rows
+from reactood._detectors import copy_input_names, parts_of, scoring_of
 from reactood._sklearn import (
     HasMethods,
     Interval,
@@ -26,13 +26,17 @@ from reactood._sklearn import (
     _routing_enabled,
     _safe_indexing,
 )
+from reactood._summary import Shown
 
 __all__ = ["ConformalDetector"]
 
 FDR_METHODS = "bh", "by"
+MOST_CLASSIFIED = 1000  # samples that tell class labels from other marks
 
 
-class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+class ConformalDetector(
+    FractionHints, Shown, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+):
     """Turns the scores of an outlier detector into p-values.
 
     The scores of in-distribution (ID) samples that the detector has not been fitted to
@@ -65,7 +69,8 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         The fitted detector.
 
     calibration_scores_ : ndarray of shape (n_calibration,)
-        The scores of the samples that calibrate, ascending, float64.
+        The scores of the samples that calibrate, ascending, float64. Samples with a
+        score of NaN do not.
 
     offset_ : float
         `decision_function(X) = score_samples(X) - offset_`.
@@ -127,6 +132,7 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @as_a_whole
     def fit(self, X, y=None, **fit_params):
         """Fit the detector to some of the samples, and calibrate it by the others.
 
@@ -137,7 +143,8 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
         y : array-like of shape (n_samples,), default=None
             Rows where `y` is -1 are out-of-distribution and left out. The others go to
-            the detector's `fit`.
+            the detector's `fit`. A warning says so where no row is left out and the
+            labels look like marks of OOD rows, such as 0 and 1.
 
         **fit_params : dict
             Passed to the detector's `fit`, as metadata where routing is on. Values
@@ -167,27 +174,34 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         else:
             train, held_out = self._divide(index)
             estimator = clone(self.estimator)
-        n_rejected = _most_rejected(self.alpha, len(held_out))
-        if n_rejected == 0:
-            raise ValueError(
-                f"alpha={self.alpha} needs at least {int(np.ceil(1 / self.alpha)) - 1} "
-                f"samples to calibrate, and there are {len(held_out)}, of n_samples="
-                f"{len(index)}. Give more, or raise alpha or calibration_size."
-            )
+        self._n_rejected(len(held_out), len(index))
         if len(train):
             if _routing_enabled():
                 fit_params = process_routing(self, "fit", **fit_params).estimator.fit
             params = _check_method_params(X, fit_params, indices=train)
             labels = None if y is None else y[train]
             estimator.fit(_safe_indexing(X, train), labels, **params)
-        scores = np.sort(_scores(estimator, _safe_indexing(X, held_out)))
+        scores = _scores(estimator, _safe_indexing(X, held_out))
+        scores = np.sort(scores[~np.isnan(scores)])
+        n_rejected = self._n_rejected(len(scores), len(index))
         self.estimator_, self.calibration_scores_ = estimator, scores
         self.offset_ = float(scores[n_rejected - 1])
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(estimator, name):
-                setattr(self, name, getattr(estimator, name))
+        copy_input_names(estimator, self)
+        # A detector that knows classes has looked at the labels in its own `fit`.
+        if rows is None and not (
+            len(train) and hasattr(parts_of(estimator)[1], "classes_")
+        ):
+            self._check_marks(X, y)
         return self
+
+    def _check_marks(self, X, y):
+        if y is None or not hasattr(self.estimator_, "predict_class"):
+            return check_marks(y)
+        some = np.arange(0, len(y), 1 + len(y) // MOST_CLASSIFIED)
+        return check_marks(
+            y[some],
+            lambda: self.estimator_.predict_class(_safe_indexing(X, some)),
+        )
 
     def p_values(self, X):
         """Return the p-value of each sample: the lower, the less in-distribution.
@@ -201,10 +215,12 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         -------
         p : ndarray of shape (n_samples,)
             `(1 + number of calibration scores <= score) / (n_calibration + 1)`,
-            fractions in (0, 1], float64.
+            fractions in (0, 1], float64. The smallest possible where the score is
+            NaN, as of a detector with `on_nan="reject"`: such samples are rejected.
         """
         scores = self.score_samples(X)
         below = np.searchsorted(self.calibration_scores_, scores, side="right")
+        below[np.isnan(scores)] = 0  # which sorts last
         return (1 + below) / (1 + len(self.calibration_scores_))
 
     def predict(self, X):
@@ -302,10 +318,23 @@ class ConformalDetector(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
+    def _n_rejected(self, n_calibration, n_samples):
+        """Return how many of the samples that calibrate are below the threshold."""
+        n_rejected = _most_rejected(self.alpha, n_calibration)
+        if n_rejected == 0:
+            raise ValueError(
+                f"alpha={self.alpha} needs at least {int(np.ceil(1 / self.alpha)) - 1} "
+                f"samples to calibrate, and there are {n_calibration} with a score, of "
+                f"n_samples={n_samples}. Give more, or raise alpha or calibration_size."
+            )
+        return n_rejected
+
     def _divide(self, index):
         """Return the rows to fit to and those that calibrate."""
         n, size = len(index), self.calibration_size
-        n_held_out = int(size if isinstance(size, Integral) else np.ceil(size * n))
+        # 0.07 * 100 is a little more than the 7 that is meant.
+        share = round(size * n, 9)
+        n_held_out = size if isinstance(size, Integral) else int(np.ceil(share))
         if n_held_out >= n:
             raise ValueError(
                 f"calibration_size={size} of n_samples={n} in-distribution samples "

@@ -8,12 +8,28 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._blocks import Workspace, check_finite, rows_per_block, tensor_blocks
-from reactood._checks import check_result, check_scores, check_spread, id_rows
+from reactood._blocks import (
+    Workspace,
+    as_tensor,
+    check_finite,
+    nan_rows,
+    rows_per_block,
+    take_rows,
+    tensor_blocks,
+)
+from reactood._checks import (
+    FractionHints,
+    as_a_whole,
+    check_marks,
+    check_result,
+    check_scores,
+    check_spread,
+    id_rows,
+)
 from reactood._clip import learn_clip, rectify
 from reactood._heads import LinearHead, make_head
 from reactood._modules import choose_device
-from reactood._scores import SCORES
+from reactood._scores import SCORES, common_part
 from reactood._sklearn import (
     HasMethods,
     Interval,
@@ -21,12 +37,12 @@ from reactood._sklearn import (
     _fit_context,
     validate_array,
 )
-from reactood._summary import summary_html
+from reactood._summary import Shown
 
 __all__ = ["ReActDetector"]
 
 
-class ReActDetector(OutlierMixin, BaseEstimator):
+class ReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
     """Detects out-of-distribution inputs by rectified activations (ReAct).
 
     A classifier is overconfident on inputs unlike its training data because some
@@ -56,6 +72,9 @@ class ReActDetector(OutlierMixin, BaseEstimator):
           cloned and trained in `fit` on the class labels in `y` (a fitted one is
           used as it is where `y` holds no class labels).
         - A callable without arguments that returns one of these.
+
+        A head with one output, and `X` with one column of logits, are those of a
+        classifier of two classes: the logit z becomes -z/2 and z/2.
 
     percentile : float or None, default=90.0
         The percentile of the ID activations at which they are clipped, in percent:
@@ -98,6 +117,11 @@ class ReActDetector(OutlierMixin, BaseEstimator):
     device : str or torch.device, default=None
         Where to compute; None stays where `X` is, `"auto"` takes cuda, then mps, then
         cpu.
+
+    on_nan : {"raise", "reject"}, default="raise"
+        What becomes of rows that hold NaN, such as those of images that could not be
+        read: an error, or a score of NaN and -1 from `predict`. With "reject", `fit`
+        leaves them out, like rows where `y` is -1. inf is an error in any case.
 
     Attributes
     ----------
@@ -186,6 +210,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str, torch.device, None],
+        "on_nan": [StrOptions({"raise", "reject"})],
     }
 
     def __init__(
@@ -201,6 +226,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         contamination=0.05,
         batch_size=None,
         device=None,
+        on_nan="raise",
     ):
         self.head = head
         self.percentile = percentile
@@ -212,8 +238,10 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         self.contamination = contamination
         self.batch_size = batch_size
         self.device = device
+        self.on_nan = on_nan
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
     def fit(self, X, y=None):
         """Learn the clip and the decision threshold from in-distribution features.
 
@@ -225,7 +253,8 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         y : array-like of shape (n_samples,), default=None
             Rows where `y` is -1 are out-of-distribution and left out. Other values
             are class labels if `head` is a scikit-learn classifier to be trained, and
-            ignored otherwise.
+            ignored otherwise. A warning says so where they look like marks of OOD
+            rows, such as 0 and 1.
 
         Returns
         -------
@@ -235,12 +264,13 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `X` holds NaN or inf, if the head does not fit `X`, if the clip is
-            degenerate, so that it says nothing about the data, or if all rows get the
-            same score.
+            If `X` holds NaN or inf (with `on_nan="reject"`: inf, or NaN in all rows),
+            if the head does not fit `X`, if the clip is degenerate, so that it says
+            nothing about the data, or if all rows get the same score.
         """
         X = self._validate(X, reset=True)
-        y, rows = id_rows(y, X)
+        y, id_mask = id_rows(y, X)
+        rows = self._without_nan(X, id_mask)
         head = make_head(self.head, X, y, rows)
         clip = learn_clip(
             X,
@@ -250,14 +280,18 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             lower_percentile=self.lower_percentile,
             per_unit=self.per_unit,
         )
-        return self._learn(X, head, clip, rows)
+        self._learn(X, head, clip, rows)
+        if id_mask is None and not head.trained:
+            check_marks(y, lambda: self._classes(X))
+        return self
 
     def _learn(self, X, head, clip, rows):
         """Take over a head and a clip, and learn the decision threshold."""
         (scores,) = self._score_clips(X, head, [clip], rows)
-        check_spread(scores, X)
+        n_classes = len(head.classes)
+        common = common_part(self.score_function, n_classes, self.temperature)
+        check_spread(scores, X, common)
         share = self._share_clipped(X, clip, rows)
-        # Learned as a whole or not at all: an error above leaves an older fit intact.
         self._head = head
         self.classes_ = head.classes
         self.__dict__.pop("coef_", None), self.__dict__.pop("intercept_", None)
@@ -266,7 +300,6 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         self.lower_activation_threshold_, self.activation_threshold_ = clip
         self.clipped_share_ = share
         self.offset_ = float(np.percentile(scores, 100 * self.contamination))
-        return self
 
     def fit_predict(self, X, y=None):
         """Fit to `X` and return the labels of its rows.
@@ -297,7 +330,8 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            1 where `decision_function` is at least 0, else -1.
+            1 where `decision_function` is at least 0, else -1, also for rows that hold
+            NaN, with `on_nan="reject"`.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
@@ -313,6 +347,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         -------
         decision : ndarray of shape (n_samples,)
             `score_samples(X) - offset_`, float64; at least 0 means in-distribution.
+            NaN for rows that hold NaN, with `on_nan="reject"`.
         """
         return self.score_samples(X) - self.offset_
 
@@ -327,12 +362,13 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            `score_function(head(clip(X)))`, float64.
+            `score_function(head(clip(X)))`, float64. NaN for rows that hold NaN, with
+            `on_nan="reject"`.
 
         Raises
         ------
         ValueError
-            If `X` holds NaN or inf.
+            If `X` holds NaN or inf; with `on_nan="reject"`, if it holds inf.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
@@ -351,12 +387,12 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            The entry of `classes_` with the largest logit.
+            The entry of `classes_` with the largest logit. With `on_nan="reject"`, NaN
+            counts as 0 here, a silent unit, so that every row gets a class; that of a
+            row of NaN says nothing, and `predict` rejects it.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        (best,) = self._map_logits(X, self._head, [None], lambda z: z.argmax(1))
-        return self.classes_[best.numpy()]
+        return self._classes(self._validate(X, reset=False))
 
     def rectify(self, X):
         """Clip features at the thresholds that `fit` learned.
@@ -371,11 +407,11 @@ class ReActDetector(OutlierMixin, BaseEstimator):
         clipped : ndarray of shape (n_samples, n_features)
             `min(X, activation_threshold_)`, and where a lower clip was asked for,
             no less than `lower_activation_threshold_`. float32 if `X` is float32 or
-            half precision, else float64.
+            half precision, else float64. NaN stays NaN, with `on_nan="reject"`.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        check_finite(X)
+        check_finite(X, allow_nan=self._rejects_nan())
         clip = self._learned_clip()
         return torch.cat(
             [rectify(block, clip).cpu() for block in self._blocks(X)]
@@ -384,6 +420,41 @@ class ReActDetector(OutlierMixin, BaseEstimator):
     def _validate(self, X, *, reset):
         dtypes = [np.float64, np.float32, np.float16]
         return validate_array(self, X, reset=reset, dtype=dtypes)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._rejects_nan()
+        return tags
+
+    def _rejects_nan(self):
+        return self.on_nan == "reject"
+
+    def _without_nan(self, X, rows):
+        """Return the mask of the rows to learn from, None for all."""
+        if not self._rejects_nan():
+            return rows
+        known = np.ones(len(X), bool) if rows is None else rows.copy()
+        known[known] = ~nan_rows(X, rows)
+        if not known.any():
+            raise ValueError(
+                f"All {len(X) if rows is None else rows.sum()} in-distribution rows of "
+                "X hold NaN, which on_nan='reject' leaves out, so that none is left to "
+                "learn from: could no image be read?"
+            )
+        return rows if known.all() else known
+
+    def _classes(self, X):
+        best, unknown = self._largest(X)
+        if unknown is not None:
+            rest = as_tensor(take_rows(X, unknown)).nan_to_num(nan=0.0)
+            best[unknown], _ = self._largest(rest)
+        return self.classes_[best]
+
+    def _largest(self, X):
+        (best,), unknown = self._map_logits(
+            X, self._head, [None], lambda z: z.argmax(1)
+        )
+        return best.numpy(), unknown
 
     def _learned_clip(self):
         return self.lower_activation_threshold_, self.activation_threshold_
@@ -406,31 +477,28 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             n += block.numel()
         return int(changed) / n
 
-    def _repr_html_inner(self):
-        return super()._repr_html_inner() + summary_html(self)
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] += summary_html(self)
-        return bundle
-
     def _score_clips(self, X, head, clips, rows=None):
-        """Return an array of scores for each clip; NaN and inf in ``X`` raise."""
+        """Return an array of scores for each clip, NaN for rows that are rejected."""
         score = self.score_function
         if not callable(score):
             function, temperature = SCORES[score], self.temperature
             score = lambda logits: function(logits, temperature)
-        results = []
-        for scores in self._map_logits(X, head, clips, score, rows):
+        results, unknown = self._map_logits(X, head, clips, score, rows)
+        results = [scores.double().numpy() for scores in results]
+        for scores in results:
+            if unknown is not None:
+                scores[unknown] = 0
             check_scores(scores)
-            results.append(scores.double().numpy())
+            if unknown is not None:
+                scores[unknown] = np.nan
         return results
 
     def _map_logits(self, X, head, clips, function, rows=None):
         """Apply ``function`` to the logits of each block, clipped in each way.
 
         A clip of None is none. All is done with a block before the next is read.
+        Returns the results for each clip, and which rows hold NaN, where they may;
+        None where no row does.
         """
         results: list[list[torch.Tensor]] = [[] for _ in clips]
         finite, logits = True, None
@@ -446,6 +514,9 @@ class ReActDetector(OutlierMixin, BaseEstimator):
                     check_result(result, len(block))
                     # A copy, as what a function returns may be a part of the logits.
                     parts.append(torch.as_tensor(result, device=block.device).clone())
-            if not finite:
-                check_finite(X, rows)
-            return [torch.cat(parts).cpu() for parts in results]
+            whole = [torch.cat(parts).cpu() for parts in results]
+        if finite:
+            return whole, None
+        check_finite(X, rows, allow_nan=self._rejects_nan())
+        unknown = nan_rows(X, rows)  # none where the sum of finite numbers overflows
+        return whole, unknown if unknown.any() else None

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import StratifiedKFold, check_cv
 
-from reactood._checks import id_rows
+from reactood._checks import as_a_whole, id_rows
 from reactood._clip import learn_clip, learn_clips
 from reactood._heads import make_head
 from reactood._sklearn import Interval, _fit_context
@@ -72,6 +72,10 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
     device : str or torch.device, default=None
         Where to compute; None stays where `X` is.
 
+    on_nan : {"raise", "reject"}, default="raise"
+        What becomes of rows that hold NaN: an error, or a score of NaN and -1 from
+        `predict`. With "reject", `fit` leaves them out, ID and OOD rows alike.
+
     Attributes
     ----------
     best_percentile_ : float or None
@@ -88,7 +92,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         As in `GridSearchCV`: `"param_percentile"`, `"split0_test_score"` and so on,
         `"mean_test_score"`, `"std_test_score"` and `"rank_test_score"`; `"params"`, a
         list of dicts; and `"failure"`, the reason why a candidate has NaN for a
-        score, or "". A percentile below the share of zeros is one: the clip is 0.
+        score, or "". A percentile below the share of zeros is one: the clip is 0; one
+        that is not above `lower_percentile` is another.
 
     n_splits_ : int
         Number of folds.
@@ -151,6 +156,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         contamination=0.05,
         batch_size=None,
         device=None,
+        on_nan="raise",
     ):
         self.head = head
         self.percentiles = percentiles
@@ -163,8 +169,10 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         self.contamination = contamination
         self.batch_size = batch_size
         self.device = device
+        self.on_nan = on_nan
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
     def fit(self, X, y, *, groups=None):
         """Choose the percentile, then learn the clip and the decision threshold.
 
@@ -198,8 +206,10 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             raise ValueError(_no_ood(y, len(X)))
         scorer = self._scorer()
         labels = np.where(rows, 1, -1)
+        known = self._without_nan(X, np.ones(len(X), bool))
+        rows = rows & known
         folds, failures, aurocs = [], [""] * len(candidates), []
-        trains, tests = zip(*self._splits(X, labels, groups), strict=True)
+        trains, tests = zip(*self._splits(X, labels, known, groups), strict=True)
         all_clips = learn_clips(
             X,
             [train & rows for train in trains],
@@ -269,8 +279,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         name = SHORT_NAMES.get(self.scoring, self.scoring)
         return ours[name] if name in ours else get_scorer(name)
 
-    def _splits(self, X, labels, groups):
-        """Yield masks of the train and the test rows."""
+    def _splits(self, X, labels, known, groups):
+        """Yield masks of the train and the test rows, of those that are known."""
         cv = self.cv
         if isinstance(cv, Integral):
             cv = StratifiedKFold(cv, shuffle=True, random_state=0)
@@ -279,6 +289,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             train, test = (np.zeros(len(X), bool) for _ in sides)
             for mask, index in zip((train, test), sides, strict=True):
                 mask[index] = True
+                mask &= known
             for kind, wanted, where in (
                 ("in-distribution (1)", train & (labels == 1), "train"),
                 ("in-distribution (1)", test & (labels == 1), "test"),

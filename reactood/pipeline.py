@@ -3,13 +3,106 @@
 import difflib
 
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metaestimators import available_if
 from torch import nn
 
 from reactood._backbones import ModelHead, find_head
+from reactood._detectors import parts_of
+from reactood._summary import Shown
 from reactood.detector import ReActDetector
 from reactood.extractor import TorchFeatureExtractor
 
-__all__ = ["make_react_pipeline"]
+__all__ = ["ReActPipeline", "make_react_pipeline"]
+
+
+def _classifies(pipeline):
+    """Return whether the last step knows the classifier's own decision."""
+    return hasattr(pipeline.steps[-1][1], "predict_class")
+
+
+class ReActPipeline(Shown, Pipeline):
+    """A :class:`~sklearn.pipeline.Pipeline` from images to decisions.
+
+    :func:`~reactood.make_react_pipeline` makes it. It does what any Pipeline does, and
+    returns the classifier's own decision too. Shown in a notebook, it tells what its
+    detector has learned.
+
+    Parameters
+    ----------
+    steps : list of (str, estimator)
+        The steps by name, the last one a detector.
+
+    transform_input : list of str, default=None
+        As in :class:`~sklearn.pipeline.Pipeline`.
+
+    memory : str or joblib.Memory, default=None
+        As in :class:`~sklearn.pipeline.Pipeline`.
+
+    verbose : bool, default=False
+        Whether to print how long each step takes to be fitted.
+
+    See Also
+    --------
+    reactood.make_react_pipeline : Makes one of a classifier.
+
+    Examples
+    --------
+    >>> from reactood import make_react_pipeline
+    >>> from reactood.datasets import digits_classifier, load_digits_ood
+    >>> digits = load_digits_ood()
+    >>> pipeline = make_react_pipeline(digits_classifier).fit(digits.X_train)
+    >>> bool((pipeline.predict_class(digits.X_test) == digits.y_test).mean() > 0.9)
+    True
+    """
+
+    @available_if(_classifies)
+    def predict_class(self, X):
+        """Return the classifier's own decision, from unclipped features.
+
+        Parameters
+        ----------
+        X : images
+            Whatever the first step takes. They pass through the network once.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            As `predict_class` of the detector.
+        """
+        steps, detector = parts_of(self)
+        return detector.predict_class(X if steps is None else steps.transform(X))
+
+    def set_params(self, **params):
+        """Set parameters of the pipeline or, as `step__parameter`, of its steps.
+
+        Parameters
+        ----------
+        **params : dict
+            Such as `detector__percentile=80`.
+
+        Returns
+        -------
+        self : ReActPipeline
+            The pipeline.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; for one of a step, it says how to set it.
+        """
+        known = self.get_params(deep=True)
+        for name in params:
+            places = [f"{step}__{name}" for step, _ in self.steps]
+            places = [place for place in places if place in known]
+            if name not in known and places:
+                raise ValueError(
+                    f"{name!r} is no parameter of the pipeline, but of a step; "
+                    f"expected {' or '.join(places)}."
+                )
+        return super().set_params(**params)
+
+    def _detector(self):
+        return self.steps[-1][1]
 
 
 def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
@@ -32,14 +125,16 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
         `batch_size`, `device`, `precision`, `engine`, `num_workers`, `cache`,
         `on_error`, `verbose`. Of the detector:
         `percentile`, `threshold`, `lower_percentile`, `per_unit`, `score_function`,
-        `temperature`, `contamination`, `head`. `batch_size` and `device` by themselves
-        mean the extractor's; `detector__batch_size` and `detector__device` mean the
-        detector's.
+        `temperature`, `contamination`, `head`, `on_nan`. `batch_size` and `device` by
+        themselves mean the extractor's; `detector__batch_size` and `detector__device`
+        mean the detector's. `on_error="nan"`, for images that cannot be read, brings
+        `on_nan="reject"`, unless that is given.
 
     Returns
     -------
-    pipeline : sklearn.pipeline.Pipeline
-        With the steps `"extractor"` and `"detector"`. `head=` replaces the model's own
+    pipeline : ReActPipeline
+        A :class:`~sklearn.pipeline.Pipeline` with the steps `"extractor"` and
+        `"detector"`, and with `predict_class`. `head=` replaces the model's own
         head, and is needed where `layer=` is given.
 
     Raises
@@ -52,6 +147,7 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
 
     See Also
     --------
+    reactood.pipeline.ReActPipeline : What is returned.
     ReActDetector : The second step; features in, decisions out.
     TorchFeatureExtractor : The first step; images in, features out.
 
@@ -65,9 +161,6 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
     second network has another head, `fit` raises an error.
 
     `memory` sees paths, not what the files hold: clear it when they change.
-
-    A Pipeline has no `predict_class`; the classifier's own decision is
-    `pipeline[-1].predict_class(pipeline[:-1].transform(images))`.
 
     Examples
     --------
@@ -84,14 +177,19 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
     for name, value in parameters.items():
         step, name = _step_of(name, extractor, detector)
         step.set_params(**{name: value})
-    if "head" not in parameters and "detector__head" not in parameters:
+    given = {name.removeprefix("detector__") for name in parameters}
+    if extractor.on_error == "nan" and "on_nan" not in given:
+        detector.set_params(on_nan="reject")
+    if "head" not in given:
         if extractor.layer is not None:
             raise ValueError(
                 f"layer={extractor.layer!r} makes features that the model's own head "
                 "does not take; pass head=, from these features to logits."
             )
         detector.set_params(head=_head_of(extractor.model, extractor.weights))
-    return Pipeline([("extractor", extractor), ("detector", detector)], memory=memory)
+    return ReActPipeline(
+        [("extractor", extractor), ("detector", detector)], memory=memory
+    )
 
 
 def _step_of(name, extractor, detector):

@@ -17,10 +17,15 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._blocks import take_rows
-from reactood._checks import id_rows
+from reactood._checks import as_a_whole, id_rows
 from reactood._heads import LinearHead, make_head
-from reactood._percentile import column_percentiles, pooled_percentiles
+from reactood._percentile import (
+    check_percent,
+    column_percentiles,
+    pooled_percentiles,
+)
 from reactood._sklearn import Interval, StrOptions, _fit_context
+from reactood._summary import Shown
 
 __all__ = ["ASH", "BATS", "DICE", "SCALE", "VRAP", "BFAct"]
 
@@ -28,7 +33,7 @@ PERCENT = Interval(Real, 0, 100, closed="neither")
 FLOATS = np.float64, np.float32
 
 
-class _Rectifier(TransformerMixin, BaseEstimator):
+class _Rectifier(Shown, TransformerMixin, BaseEstimator):
     """Validates; what a rule learns and does is in ``_learn`` and ``_shape``."""
 
     _parameter_constraints: ClassVar[dict] = {}
@@ -37,6 +42,7 @@ class _Rectifier(TransformerMixin, BaseEstimator):
     )
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
     def fit(self, X, y=None):
         """Learn from in-distribution features.
 
@@ -53,6 +59,8 @@ class _Rectifier(TransformerMixin, BaseEstimator):
         self : object
             The fitted rectifier.
         """
+        for name in ("percentile", "low_percentile", "high_percentile"):
+            check_percent(name, getattr(self, name, None))
         X = self._checked(X, reset=True)
         _, rows = id_rows(y, X)
         self._learn(take_rows(X, rows))

@@ -104,6 +104,28 @@ def test_mahalanobis_float32(data):
     np.testing.assert_allclose(one.score_samples(X), other.score_samples(X), rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "n_classes"), [(20, 1), (31, 1), (30, 3), (33, 3)])
+def test_mahalanobis_with_too_few_rows(rng, n, n_classes, dtype):
+    X = rng.normal(size=(n, 30)).astype(dtype)
+    y = np.arange(n) % n_classes
+    with pytest.raises(ValueError, match=r"so few that all .*=LedoitWolf\(assume"):
+        MahalanobisDetector().fit(X, y)
+    shrunk = MahalanobisDetector(LedoitWolf(assume_centered=True)).fit(X, y)
+    assert np.mean(shrunk.predict(X) == -1) == pytest.approx(0.05, abs=1 / n)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mahalanobis_with_dead_units_and_enough_rows(rng, dtype):
+    X = rng.normal(size=(60, 30)).astype(dtype)
+    X[:, 10:] = 0
+    few = MahalanobisDetector().fit(X[:25])  # fewer than features, more than alive
+    alive = MahalanobisDetector().fit(X[:25, :10])
+    np.testing.assert_allclose(
+        few.score_samples(X), alive.score_samples(X[:, :10]), rtol=1e-4
+    )
+
+
 def test_mahalanobis_of_clipped_features_and_in_a_report(data, rng):
     X, y = data
     detector = make_pipeline(BATS(2.0), MahalanobisDetector()).fit(X, y)

@@ -14,6 +14,7 @@ DETECTORS = [
     ReActDetector(percentile=95, lower_percentile=5, score_function="max_logit"),
     ReActDetector(score_function="msp", temperature=2.0),
     ReActDetector(score_function="entropy", batch_size=3),
+    ReActDetector(on_nan="reject"),
 ]
 EXTRACTORS = [TorchFeatureExtractor(tabular_net)]
 
@@ -33,11 +34,13 @@ EXTRA_TRANSFORMER = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:y holds the values")  # of the checks, any
 @parametrize_with_checks([*DETECTORS, *EXTRACTORS])
 def test_contract(estimator, check):
     check(estimator)
 
 
+@pytest.mark.filterwarnings("ignore:y holds the values")  # of the checks, any
 @pytest.mark.parametrize("name", EXTRA)
 @pytest.mark.parametrize("estimator", [*DETECTORS[:1], *EXTRACTORS], ids=repr)
 def test_extra_contract(estimator, name):

@@ -13,6 +13,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import LocalOutlierFactor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -131,6 +133,39 @@ def test_held_out_rows_are_not_fitted_to(rng):
     )
 
 
+@pytest.mark.parametrize("size", [0.07, 0.29, 0.57, 0.5])
+def test_the_number_held_out_is_the_share_given(size):
+    detector = ConformalDetector(Reader(), alpha=0.3, calibration_size=size)
+    held_out = detector.fit(column(range(100))).calibration_scores_
+    assert len(held_out) == round(100 * size)
+
+
+def test_samples_without_a_score_are_rejected_and_do_not_calibrate(rng):
+    scores = rng.normal(size=100)
+    scores[::10] = np.nan
+    detector = calibrated(scores, alpha=0.1)
+    assert len(detector.calibration_scores_) == 90
+    expected = calibrated(scores[~np.isnan(scores)], alpha=0.1)
+    assert detector.offset_ == expected.offset_
+    new = column([np.nan, 9, np.nan])
+    np.testing.assert_array_equal(detector.p_values(new), [1 / 91, 1, 1 / 91])
+    assert detector.predict(new).tolist() == [-1, 1, -1]
+    assert detector.predict_fdr(new).tolist() == [-1, 1, -1]
+    with pytest.raises(ValueError, match=r"at least 9 .* there are 5 with a score"):
+        calibrated(np.repeat([np.nan, 1], [95, 5]), alpha=0.1)
+
+
+def test_around_a_detector_that_rejects_nan(rng):
+    X = rng.gamma(2.0, size=(200, 4))
+    X[::20] = np.nan
+    detector = ConformalDetector(
+        ReActDetector(rng.normal(size=(3, 4)), on_nan="reject"), random_state=0
+    )
+    detector.set_params(estimator__head=(rng.normal(size=(3, 4)), np.zeros(3))).fit(X)
+    p = detector.p_values(X)
+    assert (p[::20] == p.min()).all() and (detector.predict(X)[::20] == -1).all()
+
+
 def test_metadata_is_routed(rng):
     X = rng.normal(size=(100, 1))
     with sklearn.config_context(enable_metadata_routing=True):
@@ -167,10 +202,28 @@ def test_class_labels_reach_a_head(rng):
     assert detector.fit(X, labels).estimator_.classes_.tolist() == [0, 1]
 
 
+def test_marks_of_ood_rows_other_than_minus_one_warn(rng):
+    X, y = rng.gamma(2.0, size=(200, 4)), np.arange(200) % 2
+    head = rng.normal(size=(2, 4)), np.zeros(2)
+    for inner in (
+        Reader(),
+        ReActDetector(head),
+        make_pipeline(StandardScaler(), ReActDetector(head)),
+        FrozenEstimator(Reader().fit(None)),
+        FrozenEstimator(ReActDetector(head).fit(X)),
+    ):
+        with pytest.warns(UserWarning, match="no -1, so that all") as caught:
+            ConformalDetector(inner, random_state=0).fit(X, y)
+        assert len(caught) == 1
+    labels = ReActDetector(head).fit(X).predict_class(X)
+    for inner in (ReActDetector(head), FrozenEstimator(ReActDetector(head).fit(X))):
+        ConformalDetector(inner, random_state=0).fit(X, labels)
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"alpha": 5}, "alpha"),
+        ({"alpha": 5}, "'alpha' .*It is a fraction: did you mean 0.05"),
         ({"alpha": 0.01}, "needs at least 99 samples to calibrate, and there are 20"),
         ({"calibration_size": 40}, r"leaves none to fit.*FrozenEstimator"),
         ({"calibration_size": 1.0}, "calibration_size"),
@@ -199,6 +252,7 @@ def test_bad_detectors(rng):
     assert novelty.fit(X).p_values(X).shape == (80,)
 
 
+@pytest.mark.filterwarnings("ignore:y holds the values")  # of the checks, any
 @parametrize_with_checks(
     [
         ConformalDetector(

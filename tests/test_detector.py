@@ -21,7 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from reactood import ReActDetector
+from reactood import ReActDetector, ReActDetectorCV
+from reactood.baselines import MahalanobisDetector
+from reactood.conformal import ConformalDetector
+from reactood.inspection import as_classifier
+from reactood.pipeline import ReActPipeline
+from reactood.rectifiers import BATS, DICE
 
 SCORES = {
     "energy": lambda f, t: t * logsumexp(f / t, axis=1),
@@ -327,6 +332,68 @@ def test_a_binary_classifier_has_two_symmetric_logits(X, classifier):
     np.testing.assert_array_equal(detector.predict_class(X), reference.predict(X))
 
 
+def one_logit_heads():
+    """Return a binary classifier of one output in every form, and its weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        linear = nn.Linear(16, 1, dtype=torch.float64)
+    weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+    hooked = nn.Linear(16, 1, dtype=torch.float64)
+    hooked.load_state_dict(linear.state_dict())
+    hooked.register_forward_hook(lambda module, args, output: output)
+    forms = {
+        "linear": linear,
+        "arrays": (weight, bias),
+        "tensors": (linear.weight, linear.bias),
+        "module": nn.Sequential(nn.Dropout(), linear),
+        "hooked": hooked,
+        "recipe": lambda: linear,
+        "recipe of arrays": lambda: [weight, bias],
+        "recipe of a module": lambda: nn.Sequential(linear),
+    }
+    return weight, bias, forms
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("form", [*one_logit_heads()[2], "logits"])
+def test_a_head_of_one_logit_has_two_classes(X, form, score):
+    weight, bias, forms = one_logit_heads()
+    z = X @ weight.T + bias
+    both = np.concatenate([-z, z], axis=1) / 2
+    features, head = (z, None) if form == "logits" else (X, forms[form])
+    detector = ReActDetector(head, percentile=None, score_function=score)
+    detector.fit(features)
+    assert detector.classes_.tolist() == [0, 1]
+    expected = SCORES[score](both, 1)
+    np.testing.assert_allclose(detector.score_samples(features), expected, rtol=1e-10)
+    np.testing.assert_array_equal(detector.predict_class(features), z[:, 0] > 0)
+    if hasattr(detector, "coef_"):
+        np.testing.assert_allclose(X @ detector.coef_.T + detector.intercept_, both)
+
+
+def test_a_head_of_one_logit_treats_both_classes_alike(rng):
+    X = rng.normal(0, 3, size=(400, 16)).astype(np.float32)
+    detector = ReActDetector(nn.Linear(16, 1), percentile=None).fit(X)
+    rejected = detector.predict(X) == -1
+    classes = detector.predict_class(X)
+    assert all(rejected[classes == k].any() for k in (0, 1))
+    unbiased = ReActDetector(nn.Linear(16, 1, bias=False), percentile=None).fit(X)
+    np.testing.assert_allclose(
+        unbiased.score_samples(X), unbiased.score_samples(-X), rtol=1e-6
+    )
+
+
+class NoLogits(nn.Module):
+    def forward(self, features):
+        return features[:, :0]
+
+
+@pytest.mark.parametrize("head", [(np.ones((0, 16)), np.ones(0)), NoLogits()])
+def test_a_head_without_classes(X, head):
+    with pytest.raises(ValueError, match="head has no classes"):
+        ReActDetector(head).fit(X)
+
+
 def test_without_a_head_the_features_are_logits(X):
     detector = ReActDetector(percentile=None).fit(X)
     np.testing.assert_allclose(detector.score_samples(X), logsumexp(X, axis=1))
@@ -419,7 +486,7 @@ def test_linear_layers_with_a_mind_of_their_own(X):
         with torch.no_grad():
             expected = module(x).logsumexp(1)
         scores = detector.score_samples(X.astype(np.float32))
-        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_sparse_coefficients(X, rng):
@@ -504,6 +571,47 @@ def test_labels_that_say_nothing(X, y, error, sentence):
         ReActDetector().fit(
             X[:30], np.array(y, dtype=None if error is TypeError else object)
         )
+
+
+MARKS = [[0, 1], [0.0, 1.0], [1, 2], ["ood", "id"]]
+
+
+@pytest.mark.parametrize("marks", MARKS, ids=str)
+@pytest.mark.parametrize(
+    "form", [lambda head: head, lambda head: (head[0][:2], head[1][:2]), lambda _: None]
+)
+def test_marks_of_ood_rows_other_than_minus_one_warn(X, head, form, marks):
+    y = np.array(marks)[(np.arange(200) % 3 > 0).astype(int)]
+    with pytest.warns(UserWarning, match="no -1, so that all 200 rows are taken as in"):
+        ReActDetector(form(head)).fit(X, y)
+    with pytest.warns(UserWarning, match=r"numpy\.where\(is_ood, -1, 1\)"):
+        ReActDetector(form(head)).fit(X, pd.Series(y))
+
+
+def test_marks_with_a_frozen_classifier_warn(X, rng):
+    classifier = LogisticRegression().fit(X, rng.integers(0, 3, len(X)))
+    with pytest.warns(UserWarning, match="no -1"):
+        ReActDetector(FrozenEstimator(classifier)).fit(X, np.arange(200) % 2)
+
+
+def test_class_labels_do_not_warn(X, head, rng):
+    two = head[0][:2], head[1][:2]
+    by_network = logits(X, two).argmax(axis=1)
+    noisy = np.where(rng.random(200) < 0.1, 1 - by_network, by_network)
+    names = np.where(X[:, 0] > 0.5, "cat", "dog")
+    cases = [
+        (two, noisy),  # of a network with two classes
+        (head, np.arange(200) % 5),
+        (head, np.ones(200)),
+        (LogisticRegression(), noisy),  # trained on them
+        (LogisticRegression(), names),
+        (FrozenEstimator(LogisticRegression().fit(X, names)), names),
+        (head, np.where(np.arange(200) % 3, 1, -1)),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for form, y in cases:
+            ReActDetector(form).fit(X, y)
 
 
 def test_a_class_may_be_named_nan(X):
@@ -615,6 +723,114 @@ def test_non_finite_features(X, head):
             call(torch.from_numpy(bad))
 
 
+def some_nan(X):
+    """Return X with NaN in three rows, and which."""
+    X, unknown = X.copy(), np.zeros(len(X), bool)
+    unknown[[3, 50, 199]] = True
+    X[3] = X[50, 4] = X[199, :2] = np.nan
+    return X, unknown
+
+
+HEADS = {
+    "arrays": lambda head: head,
+    "module": lambda head: nn.Sequential(nn.Linear(16, 5, dtype=torch.float64)),
+    "none": lambda head: None,
+}
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, pd.DataFrame])
+@pytest.mark.parametrize("score", [*SCORES, lambda z: z.nan_to_num().amax(1)])
+@pytest.mark.parametrize("form", HEADS)
+def test_rows_of_nan_are_rejected(X, head, form, score, kind):
+    bad, unknown = some_nan(X)
+    detector = ReActDetector(
+        HEADS[form](head), score_function=score, on_nan="reject", batch_size=64
+    )
+    expected = clone(detector).fit(X[~unknown])
+    detector.fit(kind(bad))
+    for name in ("activation_threshold_", "offset_", "clipped_share_"):
+        assert getattr(detector, name) == pytest.approx(getattr(expected, name))
+    for method in ("score_samples", "decision_function"):
+        scores = getattr(detector, method)(kind(bad))
+        np.testing.assert_array_equal(np.isnan(scores), unknown)
+        np.testing.assert_allclose(
+            scores[~unknown], getattr(expected, method)(X[~unknown]), rtol=1e-12
+        )
+    labels = detector.predict(kind(bad))
+    assert labels.dtype.kind == "i" and (labels[unknown] == -1).all()
+    np.testing.assert_array_equal(labels[~unknown], expected.predict(X[~unknown]))
+    np.testing.assert_array_equal(
+        detector.predict_class(kind(bad)), expected.predict_class(np.nan_to_num(bad))
+    )
+    np.testing.assert_array_equal(
+        detector.rectify(kind(bad)), np.minimum(bad, detector.activation_threshold_)
+    )
+
+
+def test_rows_of_nan_beside_rows_left_out(X, head):
+    bad, unknown = some_nan(X)
+    y = np.where(np.arange(200) % 3, 1, -1)  # the first unknown row too
+    detector = ReActDetector(head, on_nan="reject", per_unit=True).fit(bad, y)
+    kept = (y == 1) & ~unknown
+    expected = ReActDetector(head, per_unit=True).fit(X[kept])
+    np.testing.assert_array_equal(
+        detector.activation_threshold_, expected.activation_threshold_
+    )
+    assert detector.offset_ == pytest.approx(expected.offset_)
+    classes = X[:, 0] > 0.5
+    trained = ReActDetector(LogisticRegression(), on_nan="reject")
+    trained.fit(bad, np.where(classes, "cat", "dog"))
+    by_hand = LogisticRegression().fit(X[~unknown], classes[~unknown])
+    np.testing.assert_allclose(trained.coef_[1] * 2, -by_hand.coef_[0])
+
+
+def test_nan_is_an_error_unless_rejected_and_inf_always_is(X, head):
+    bad, _ = some_nan(X)
+    rejecting = ReActDetector(head, on_nan="reject").fit(bad)
+    infinite = bad.copy()
+    infinite[7, 2] = np.inf
+    for method in ("fit", "score_samples", "predict", "predict_class", "rectify"):
+        with pytest.raises(ValueError, match=r"0 NaN and 1 inf, in 1 of 200.* row 7"):
+            getattr(rejecting, method)(infinite)
+        with pytest.raises(ValueError, match="NaN and 0 inf, in 3 of 200 rows"):
+            getattr(ReActDetector(head).fit(X), method)(bad)
+    with pytest.raises(ValueError, match="All 200 in-distribution rows of X hold NaN"):
+        ReActDetector(head, on_nan="reject").fit(np.full_like(X, np.nan))
+    y = np.ones(200)
+    y[3:] = -1
+    bad[:3, 0] = np.nan
+    with pytest.raises(ValueError, match="All 3 in-distribution rows of X hold NaN"):
+        ReActDetector(head, on_nan="reject").fit(bad, y)
+    with pytest.raises(ValueError, match="'on_nan' parameter"):
+        ReActDetector(head, on_nan="ignore").fit(X)
+
+
+def test_clean_rows_are_scored_alike_whatever_becomes_of_nan(X, head):
+    X[5] = 1e200  # whose sum of squares overflows, but is no NaN
+    one, other = (
+        ReActDetector(head, on_nan=kind).fit(X) for kind in ("raise", "reject")
+    )
+    np.testing.assert_array_equal(one.score_samples(X), other.score_samples(X))
+    assert one.offset_ == other.offset_
+
+
+def test_metrics_and_displays_say_that_scores_are_nan(X, head):
+    from reactood.inspection import explain_clipping
+    from reactood.metrics import auroc, ood_report
+
+    bad, _ = some_nan(X)
+    detector = ReActDetector(head, on_nan="reject").fit(bad)
+    y = np.where(np.arange(200) % 2, 1, -1)
+    with pytest.raises(ValueError, match=r"NaN for 3 of 200 .* number 3.*on_nan='rej"):
+        auroc(y, detector.score_samples(bad))
+    with pytest.raises(ValueError, match=r"3 of 200 scores of X_id are NaN.*sample 3"):
+        ood_report(detector, bad, X)
+    with pytest.raises(ValueError, match=r"3 of 200 scores of .*'OOD'.* are NaN"):
+        ood_report(detector, X, bad)
+    with pytest.raises(ValueError, match="NaN and 0 inf, in 3 of 200 rows"):
+        explain_clipping(detector, bad)
+
+
 def test_more_zeros_than_the_percentile(X, head):
     X = np.where(np.arange(16) < 11, 0, X + 0.1)
     with pytest.raises(
@@ -655,6 +871,24 @@ def test_a_fraction_for_a_percentile(X, percentile):
         ReActDetector(percentile=percentile).fit(X)
 
 
+def test_a_fraction_for_a_lower_percentile_warns(X, head):
+    with pytest.warns(UserWarning, match="lower_percentile=0.05 .* did you mean 5?"):
+        ReActDetector(head, lower_percentile=0.05).fit(X)
+
+
+@pytest.mark.parametrize(("given", "meant"), [(5, "0.05"), (1, "0.01"), (0.95, "0.05")])
+def test_a_percentage_for_a_fraction(X, given, meant):
+    for detector in (
+        ReActDetector(contamination=given),
+        ReActDetectorCV(contamination=given),
+        MahalanobisDetector(contamination=given),
+    ):
+        with pytest.raises(ValueError, match=f"Got {given} .* did you mean {meant}"):
+            detector.fit(X, np.where(np.arange(200) % 5, 1, -1))
+    with pytest.raises(ValueError, match=r"Got -1 instead\.$"):
+        ReActDetector(contamination=-1).fit(X)
+
+
 def test_lower_clip_above_the_upper_one(X, head):
     with pytest.raises(ValueError, match="lower_percentile=95 must be below"):
         ReActDetector(head, percentile=90, lower_percentile=95).fit(X)
@@ -691,8 +925,8 @@ def test_a_support_vector_classifier(X, rng):
 def test_constant_scores(X, head):
     with pytest.raises(ValueError, match="get the same score"):
         ReActDetector(head, percentile=None).fit(np.repeat(X[:1], 20, axis=0))
-    with pytest.raises(ValueError, match="is there only one class"):
-        ReActDetector((head[0][:1], head[1][:1]), score_function="msp").fit(X)
+    with pytest.raises(ValueError, match="are the head's weights all 0"):
+        ReActDetector((0 * head[0], head[1]), score_function="msp").fit(X)
 
 
 def test_head_of_another_width_names_both(X):
@@ -791,6 +1025,32 @@ def test_unfitted(X):
 
 
 # --- in a notebook ------------------------------------------------------------------
+
+
+def test_text_shows_shapes_of_arrays(rng):
+    head = rng.normal(size=(40, 24)), rng.normal(size=40)
+    tensors = tuple(map(torch.from_numpy, head))
+    shape = "array(shape=(40, 24), dtype=float64)"
+    for estimator in (
+        ReActDetector(head),
+        ReActDetectorCV(head),
+        ReActDetector(tensors),
+        ReActDetector(threshold=np.ones((40, 24))),
+        ConformalDetector(ReActDetector(head)),
+        DICE(head),
+        clone(as_classifier(ReActDetector(head).fit(rng.normal(1, size=(50, 24))))),
+        ReActPipeline([("bats", BATS()), ("detector", ReActDetector(head))]),
+    ):
+        for text in (repr(estimator), str(estimator)):
+            flat = " ".join(text.split())
+            assert shape in flat.replace("tensor(", "array(")
+            assert len(text) < 300
+    assert repr(ReActDetector(percentile=80)) == "ReActDetector(percentile=80)"
+    assert "[0.0, 1.0]" in repr(ReActDetector(([[0.0, 1.0]], [1.0])))
+    frozen = FrozenEstimator(LogisticRegression())
+    assert "FrozenEstimator(estimator=LogisticRegression())" in repr(
+        ReActDetector(frozen)
+    )
 
 
 @pytest.mark.parametrize("per_unit", [False, True])

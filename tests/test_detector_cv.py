@@ -154,6 +154,39 @@ def test_bad_candidates(data, head, percentiles):
         ReActDetectorCV(head, percentiles=percentiles).fit(*data)
 
 
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_candidates_not_above_the_lower_percentile_fail_alone(data, head, per_unit):
+    X, y = data
+    detector = ReActDetectorCV(head, lower_percentile=10, per_unit=per_unit, cv=3)
+    results = detector.fit(X, y).cv_results_
+    failed = results["failure"] != ""
+    assert failed.tolist() == [True] + 6 * [False]
+    assert "lower_percentile=10 must be below percentile=10" in results["failure"][0]
+    assert np.isfinite(results["mean_test_score"][1:]).all()
+    with pytest.raises(ValueError, match=r"None of percentiles=.* must be below"):
+        ReActDetectorCV(head, percentiles=[10, 65], lower_percentile=70).fit(X, y)
+
+
+def test_rows_of_nan_are_left_out_of_the_choice(data, head):
+    X, y = (part.copy() for part in data)
+    unknown = np.zeros(len(X), bool)
+    unknown[[1, len(X) - 1]] = True  # ID and OOD
+    X[unknown] = np.nan
+    folds = list(CV.split(X, y))
+    ours = ReActDetectorCV(head, cv=folds, on_nan="reject").fit(X, y)
+    place = np.cumsum(~unknown) - 1
+    kept = [[place[side[~unknown[side]]] for side in fold] for fold in folds]
+    expected = ReActDetectorCV(head, cv=kept).fit(X[~unknown], y[~unknown])
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"]
+    )
+    assert ours.best_percentile_ == expected.best_percentile_
+    assert ours.offset_ == pytest.approx(expected.offset_)
+    assert (ours.predict(X)[unknown] == -1).all()
+    with pytest.raises(ValueError, match="NaN"):
+        ReActDetectorCV(head, cv=folds).fit(X, y)
+
+
 def test_labels_the_wrong_way_round_warn(rng, head):
     X, y = features(rng)
     X[y == -1] *= 0.01  # far less energy, so surely below
@@ -210,3 +243,9 @@ ID_ROWS = "contamination is a share of the ID rows, the check counts all"
 )
 def test_contract(estimator, check):
     check(estimator)
+
+
+def test_marks_of_ood_rows_other_than_minus_one(rng):
+    X = rng.gamma(2.0, size=(60, 4))
+    with pytest.raises(ValueError, match=r"labels \[0, 1\].*where\(is_ood, -1, 1\)"):
+        ReActDetectorCV(percentiles=[90, None]).fit(X, np.arange(60) % 2)

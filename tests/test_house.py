@@ -77,6 +77,55 @@ def test_warnings_enter_through_one_door():
             assert "warnings.warn" not in path.read_text(), path
 
 
+SEARCHES = re.compile(
+    r"\b(?:(?:Grid|Randomized)SearchCV|Halving\w+|cross_val\w+|cross_validate"
+    r"|CalibratedClassifierCV|TunedThresholdClassifierCV)\("
+)
+SHUFFLED = re.compile(r"\bcv=(?:cv\b|search\.cv|StratifiedKFold\(|OODSplit\(|Leave)")
+FOLDS = re.compile(r"\b(?:Stratified)?KFold\(")
+
+
+def calls(pattern, text):
+    """Yield what each call of a name holds, up to its closing parenthesis."""
+    for match in pattern.finditer(text):
+        depth, end = 1, match.end()
+        while depth and end < len(text):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        yield text[match.start() : end]
+
+
+def documents():
+    """Yield all that shows users how to search: pages, examples and docstrings."""
+    yield ROOT / "README.md"
+    for folder in ("docs", "examples", "reactood"):
+        for path in (ROOT / folder).rglob("*"):
+            generated = {"_build", "auto_examples", "api"} & set(path.parts)
+            if path.suffix in (".rst", ".md", ".py", ".ipynb") and not generated:
+                yield path
+
+
+def test_searches_in_documents_have_shuffled_stratified_folds():
+    n_searches = 0
+    for path in documents():
+        text = path.read_text()
+        if path.suffix == ".py":  # only what is shown, not what the package does
+            text = text if "examples" in path.parts else "\n".join(shown(text))
+        for call in calls(SEARCHES, text):
+            n_searches += 1
+            assert SHUFFLED.search(call), f"{path}: {call}"
+        for call in calls(FOLDS, text):
+            assert "shuffle=True" in call, f"{path}: {call}"
+    assert n_searches >= 7
+
+
+def shown(text):
+    """Yield the lines of a module's doctests."""
+    for line in text.splitlines():
+        if line.strip().startswith((">>>", "...")):
+            yield line
+
+
 def test_the_package_needs_no_extra():
     code = (
         "import sys; sys.modules |= dict.fromkeys(['matplotlib', 'pandas', 'timm']);"

@@ -4,12 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_curve
 from sklearn.model_selection import StratifiedKFold, cross_validate
 
+from reactood import ReActDetector
 from reactood.metrics import (
     aupr_in,
     aupr_out,
@@ -40,10 +42,16 @@ def area(points):
     )
 
 
+LEVELS = {0.95: 0.05, 0.9: 0.1, 0.8: 0.2, 0.99: 0.01, 0.7: 0.3, 0.5: 0.5, 1: 0}
+TPR = st.sampled_from([*LEVELS]) | st.floats(0.05, 1)
+FEW_VALUES = st.integers(0, 5).map(float)  # many ties
+MANY = st.lists(FEW_VALUES, min_size=1, max_size=200)
+
+
 @pytest.mark.filterwarnings("ignore:The scores are tied at the top")
-@given(id_scores=SCORES, ood_scores=SCORES, tpr=st.floats(0.05, 1))
+@given(id_scores=MANY, ood_scores=SCORES, tpr=st.sampled_from([*LEVELS]))
 def test_equals_a_count(id_scores, ood_scores, tpr):
-    index = min(round((1 - tpr) * len(id_scores)), len(id_scores) - 1)
+    index = min(round(LEVELS[tpr] * len(id_scores)), len(id_scores) - 1)
     threshold = sorted(id_scores)[index]
     accepted = sum(score > threshold for score in ood_scores)
     y_true = [1] * len(id_scores) + [-1] * len(ood_scores)
@@ -52,28 +60,60 @@ def test_equals_a_count(id_scores, ood_scores, tpr):
     )
 
 
-@given(id_scores=SCORES, ood_scores=SCORES, tpr=st.floats(0.05, 1))
-def test_other_conventions_of_fpr_equal_a_count(id_scores, ood_scores, tpr):
+@pytest.mark.parametrize("tpr", LEVELS)
+def test_the_papers_index_for_any_number_of_samples(tpr):
+    for n in range(1, 201):
+        index = min(round(LEVELS[tpr] * n), n - 1)
+        ood = np.append(np.arange(n) + 0.5, n + 1)  # one above each ID score
+        y_true = np.repeat([1, -1], [n, n + 1])
+        fpr = fpr_at_tpr(y_true, np.append(np.arange(n), ood), tpr=tpr)
+        assert fpr == pytest.approx((n + 1 - index) / (n + 1)), n
+
+
+def openood_fpr(conf, is_ood, tpr):
+    """Do what OpenOOD does."""
+    fpr_list, tpr_list, _ = roc_curve(is_ood, -conf)
+    return fpr_list[np.argmax(tpr_list >= tpr)]
+
+
+@given(id_scores=MANY, ood_scores=MANY, tpr=TPR)
+def test_other_conventions_equal_what_they_name(id_scores, ood_scores, tpr):
+    y_true, y_score = map(np.array, labelled(id_scores, ood_scores))
+    fprs, tprs, _ = roc_curve(y_true == 1, y_score)
+    assert (
+        fpr_at_tpr(y_true, y_score, tpr=tpr, convention="sklearn")
+        == (fprs[np.argmax(tprs >= tpr)])
+    )
+    assert fpr_at_tpr(y_true, y_score, tpr=tpr, convention="openood") == (
+        openood_fpr(y_score, y_true == -1, tpr)
+    )
+    place = int(tpr * len(id_scores))
+    threshold = np.sort(id_scores)[-place]
+    assert fpr_at_tpr(y_true, y_score, tpr=tpr, convention="vim") == (
+        pytest.approx(np.mean(np.array(ood_scores) >= threshold))
+    )
+
+
+@given(
+    id_scores=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200, unique=True),
+    ood_scores=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50, unique=True),
+    tpr=TPR,
+)
+def test_conventions_equal_a_count_without_ties(id_scores, ood_scores, tpr):
+    assume(not set(id_scores) & set(ood_scores))
     y_true, y_score = labelled(id_scores, ood_scores)
 
-    def share(scores, threshold):
-        return sum(score >= threshold for score in scores) / len(scores)
-
-    highest = max(t for t in id_scores + ood_scores if share(id_scores, t) >= tpr)
-    assert fpr_at_tpr(y_true, y_score, tpr=tpr, convention="sklearn") == (
-        pytest.approx(share(ood_scores, highest))
-    )
-
-    place = int(tpr * len(id_scores)) or len(id_scores)
-    threshold = sorted(id_scores, reverse=True)[place - 1]
-    assert fpr_at_tpr(y_true, y_score, tpr=tpr, convention="vim") == (
-        pytest.approx(share(ood_scores, threshold))
-    )
+    def accepted(scores, threshold):
+        return np.mean(np.array(scores) >= threshold)
 
     def rejected(scores, threshold):
-        return sum(score <= threshold for score in scores) / len(scores)
+        return np.mean(np.array(scores) <= threshold)
 
-    lowest = min(t for t in id_scores + ood_scores if rejected(ood_scores, t) >= tpr)
+    highest = max(t for t in y_score if accepted(id_scores, t) >= tpr)
+    assert fpr_at_tpr(y_true, y_score, tpr=tpr, convention="sklearn") == (
+        pytest.approx(accepted(ood_scores, highest))
+    )
+    lowest = min(t for t in y_score if rejected(ood_scores, t) >= tpr)
     assert fpr_at_tpr(y_true, y_score, tpr=tpr, convention="openood") == (
         pytest.approx(rejected(id_scores, lowest))
     )
@@ -213,3 +253,10 @@ def test_bad_input(y_true, y_score, tpr, sentence):
 def test_unknown_conventions(metric):
     with pytest.raises(ValueError, match=r"convention='mine' is not known; .*'paper'"):
         metric([1, -1], [1.0, 0.0], convention="mine")
+
+
+def test_scorers_say_how_ood_rows_are_marked(rng):
+    detector = ReActDetector().fit(rng.gamma(2.0, size=(60, 4)))
+    for scorer in ood_scorers().values():
+        with pytest.raises(ValueError, match=r"\[0, 1\].*numpy.where\(is_ood, -1, 1\)"):
+            scorer(detector, rng.gamma(2.0, size=(20, 4)), np.arange(20) % 2)

@@ -3,6 +3,7 @@
 import importlib.util
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 import torch
@@ -17,6 +18,7 @@ from sklearn.model_selection import (
     HalvingGridSearchCV,
     RandomizedSearchCV,
     StratifiedKFold,
+    StratifiedShuffleSplit,
     cross_validate,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -249,6 +251,25 @@ def test_surrogates_are_images_of_the_same_kind(kind, pictures, photos, rng):
     assert [image.shape for image in made] == [(3, 16, 16)] * 3
 
 
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_surrogates_keep_the_dtype_of_float_images(kind, dtype, rng):
+    images = rng.normal(size=(4, 3, 8, 8)).astype(dtype)
+    for X in (images, torch.from_numpy(images)):
+        made = make_surrogate_ood(X, kind)
+        assert made.dtype == images.dtype and made.shape == images.shape
+
+
+@pytest.mark.parametrize("kind", FEATURE_KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_surrogates_keep_the_dtype_of_features(kind, dtype, rng):
+    features = rng.normal(size=(9, 4)).astype(dtype)
+    for X in (features, torch.from_numpy(features), pd.DataFrame(features)):
+        assert make_surrogate_features(X, kind).dtype == features.dtype
+    half = torch.from_numpy(features).to(torch.bfloat16)
+    assert make_surrogate_features(half, kind).dtype == np.float32
+
+
 def test_surrogates_are_what_they_are_called(pictures, rng):
     def made(kind, X=pictures, n=200):
         return make_surrogate_ood(X, kind, n_samples=n).astype(float)
@@ -350,6 +371,41 @@ def test_features_are_tuned(data, head):
     assert isinstance(tuned.best_estimator_, ReActDetector)
     assert tuned.cv_results_["param_percentile"].tolist() == [80, 95, None]
     assert tuned.best_estimator_.percentile == tuned.best_percentile_
+
+
+def test_tuning_keeps_feature_names(data, head):
+    X, y = data
+    frame = pd.DataFrame(X[y == 1], columns=[f"unit{i}" for i in range(X.shape[1])])
+    tuned = tune_percentile(ReActDetector(head), frame, percentiles=[80, 95])
+    assert tuned.best_estimator_.feature_names_in_.tolist() == list(frame)
+
+
+def test_no_clipping_is_tried_once(data, head):
+    X, y = data
+    given = tune_percentile(ReActDetector(head), X[y == 1], percentiles=[None, 80, 95])
+    assert given.cv_results_["param_percentile"].tolist() == [80, 95, None]
+    usual = tune_percentile(ReActDetector(head), X[y == 1], percentiles=[80, 95])
+    assert given.unclipped_score_ == usual.unclipped_score_
+    assert given.best_percentile_ == usual.best_percentile_
+
+
+@pytest.mark.filterwarnings("ignore:OOD rows score higher")
+def test_one_split_has_a_best_percentile(data, head):
+    X, y = data
+    tuned = tune_percentile(
+        ReActDetector(head),
+        X[y == 1],
+        percentiles=[80, 95],
+        cv=StratifiedShuffleSplit(1, test_size=0.5, random_state=0),
+    )
+    assert tuned.best_percentile_ in tuned.near_best_percentiles_
+
+
+def test_tuning_with_a_lower_clip(data, head):
+    X, y = data
+    tuned = tune_percentile(ReActDetector(head, lower_percentile=10), X[y == 1])
+    assert np.isnan(tuned.cv_results_["mean_test_score"][0])
+    assert tuned.best_percentile_ != 10
 
 
 def test_no_clipping_is_said(rng):

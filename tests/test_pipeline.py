@@ -16,10 +16,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.fixes import parse_version
 from torch import nn
 from torch.utils.data import TensorDataset
+from torchvision.transforms.functional import to_tensor
 
 import reactood._backbones
-from reactood import make_react_pipeline
+from reactood import ReActDetector, make_react_pipeline
 from reactood.datasets import ImageDataset, digits_classifier, load_digits_ood
+from reactood.pipeline import ReActPipeline
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_features_and_head_come_from_the_same_model(net, X, kind):
     }
     X = np.repeat(X[:6], 4, axis=2).repeat(4, axis=3) if kind == "name" else X
     pipeline = make_react_pipeline(models[kind], weights=None, percentile=80).fit(X)
-    assert type(pipeline) is Pipeline
+    assert isinstance(pipeline, Pipeline) and type(pipeline) is ReActPipeline
     extractor, detector = pipeline[0], pipeline[1]
     weight, bias = extractor.head_
     np.testing.assert_array_equal(detector.coef_, weight)
@@ -111,6 +113,81 @@ def test_the_digits_example_end_to_end():
     features = pipeline[:-1].transform(data.X_test)
     classes = pipeline[-1].predict_class(features)
     assert (classes == data.y_test).mean() > 0.99
+
+
+def test_the_classifiers_decision_in_one_pass(monkeypatch):
+    data = load_digits_ood()
+    pipeline = make_react_pipeline(digits_classifier).fit(data.X_train)
+    expected = pipeline[-1].predict_class(pipeline[:-1].transform(data.X_test))
+    passes, extract = [], type(pipeline[0])._extract
+    monkeypatch.setattr(
+        type(pipeline[0]),
+        "_extract",
+        lambda *args, **kwargs: passes.append(1) or extract(*args, **kwargs),
+    )
+    found = pipeline.predict_class(data.X_test)
+    assert len(passes) == 1
+    np.testing.assert_array_equal(found, expected)
+    assert (found == data.y_test).mean() > 0.99
+    for copy in (pickle.loads(pickle.dumps(pipeline)), pipeline[:]):
+        np.testing.assert_array_equal(copy.predict_class(data.X_test), expected)
+    assert not hasattr(pipeline[:-1], "predict_class")
+
+
+def test_a_parameter_of_a_step_says_how_to_set_it(net):
+    pipeline = make_react_pipeline(net)
+    with pytest.raises(ValueError, match="of a step; expected detector__percentile"):
+        pipeline.set_params(percentile=80)
+    with pytest.raises(ValueError, match="extractor__device or detector__device"):
+        pipeline.set_params(device="cpu")
+    with pytest.raises(ValueError, match="Invalid parameter 'perc'"):
+        pipeline.set_params(perc=80)
+    with pytest.raises(ValueError, match="detector__percentile"):
+        GridSearchCV(
+            pipeline,
+            {"percentile": [80]},
+            scoring="roc_auc",
+            cv=StratifiedKFold(2, shuffle=True, random_state=0),
+        ).fit(np.zeros((4, 3, 9, 9)), [1, 1, -1, -1])
+    assert pipeline.set_params(detector__percentile=80)[-1].percentile == 80
+    other = ReActDetector(np.ones((2, 8)))
+    assert pipeline.set_params(detector=other, verbose=True)[-1] is other
+    assert isinstance(clone(pipeline), ReActPipeline)
+
+
+def test_html_shows_what_the_detector_has_learned(net, X):
+    pipeline = make_react_pipeline(net)
+    assert "clipped activations" not in pipeline._repr_html_()
+    pipeline.fit(X)
+    for html in (pipeline._repr_html_(), pipeline._repr_mimebundle_()["text/html"]):
+        assert html.count("clipped activations") == 1
+        assert f">{pipeline[-1].offset_:.4g}<" in html
+    assert "clipped activations" not in pipeline[:-1]._repr_html_()
+
+
+def test_images_that_cannot_be_read_are_rejected(net, photos, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    images = [*map(str, photos), str(broken)]
+    pipeline = make_react_pipeline(net, on_error="nan", preprocess=_small)
+    assert pipeline[-1].on_nan == "reject"
+    with pytest.warns(UserWarning, match="could not be read"):
+        pipeline.fit(images)
+    with pytest.warns(UserWarning, match="could not be read"):
+        labels, scores = pipeline.predict(images), pipeline.score_samples(images)
+    assert labels[-1] == -1 and np.isnan(scores[-1])
+    assert np.isfinite(scores[:-1]).all()
+    expected = make_react_pipeline(net, preprocess=_small).fit(images[:-1])
+    assert pipeline[-1].offset_ == pytest.approx(expected[-1].offset_)
+    with pytest.warns(UserWarning, match="could not be read"):
+        assert len(pipeline.predict_class(images)) == len(images)
+    for given in ({"on_nan": "raise"}, {"detector__on_nan": "raise"}):
+        assert make_react_pipeline(net, on_error="nan", **given)[-1].on_nan == "raise"
+    assert make_react_pipeline(net)[-1].on_nan == "raise"
+
+
+def _small(image):
+    return to_tensor(image.convert("RGB").resize((9, 9)))
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "ImageDataset"])

@@ -115,7 +115,12 @@ def test_one_set_needs_no_mean_and_no_name(sets):
 
 
 @TIED
-@given(data=st.data(), id_scores=SCORES, ood_scores=SCORES, tpr=st.floats(0.05, 1))
+@given(
+    data=st.data(),
+    id_scores=SCORES,
+    ood_scores=SCORES,
+    tpr=st.floats(0.05, 1) | st.just(0.95),
+)
 def test_counts_give_what_the_metrics_return_for_a_resample(
     data, id_scores, ood_scores, tpr
 ):

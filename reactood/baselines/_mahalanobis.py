@@ -11,13 +11,13 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._blocks import rows_per_block
-from reactood._checks import check_spread, id_rows
+from reactood._checks import FractionHints, as_a_whole, check_spread, id_rows
 from reactood._sklearn import HasMethods, Interval, _fit_context
 
 FLOATS = np.float64, np.float32
 
 
-class MahalanobisDetector(OutlierMixin, BaseEstimator):
+class MahalanobisDetector(FractionHints, OutlierMixin, BaseEstimator):
     """Scores features by their distance to the nearest class mean.
 
     A Gaussian for each class, all with the same covariance [1]_, as in the ReAct
@@ -30,7 +30,8 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
         Estimates the covariance of the features around their class means: any of
         :mod:`sklearn.covariance`. None for
         `EmpiricalCovariance(assume_centered=True)`; with fewer samples than a few times
-        the number of features, prefer `LedoitWolf(assume_centered=True)`.
+        the number of features, prefer `LedoitWolf(assume_centered=True)`, and with
+        fewer samples than features, nothing else will do.
 
     contamination : float, default=0.05
         The share of the training samples that falls below the decision threshold, a
@@ -85,6 +86,7 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
         self.contamination = contamination
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @as_a_whole
     def fit(self, X, y=None):
         """Learn class means, their common covariance and the decision threshold.
 
@@ -95,7 +97,8 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
 
         y : array-like of shape (n_samples,), default=None
             Class labels. Rows where `y` is -1 are out-of-distribution and left out.
-            None, or 1 for all others, makes one class of them.
+            None, or 1 for all others, makes one class of them. 0 is a class like any
+            other, and no mark of OOD rows.
 
         Returns
         -------
@@ -105,7 +108,9 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `X` holds NaN or inf, or if the features of each class do not vary.
+            If `X` holds NaN or inf, if the features of each class do not vary, or if
+            there are too few rows to estimate their covariance without shrinkage: no
+            more than features and classes together.
         """
         X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
         labels, rows = id_rows(y, X)
@@ -128,6 +133,7 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
                 f"The {len(X)} rows of X do not vary around the means of their "
                 f"{len(classes)} classes; wanted several different rows of a class."
             )
+        _check_freedom(centered, codes, precision)
         means, root = np.array(of_classes), _root(precision)
         scores = _scores(X, means, root)
         check_spread(scores, X)
@@ -182,6 +188,28 @@ class MahalanobisDetector(OutlierMixin, BaseEstimator):
             1 where `decision_function` is at least 0, else -1.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
+
+
+def _check_freedom(centered, codes, precision):
+    """Raise where the rows are too few, so that all are equally far from their mean.
+
+    With no more rows than features and classes together, the covariance of the rows
+    fits each one exactly: its distance is known from the size of its class alone. A
+    covariance that is shrunk does not.
+    """
+    n, n_features = centered.shape
+    sizes = np.bincount(codes)
+    if n - len(sizes) > n_features:
+        return
+    squares = np.einsum("ij,ij->i", centered @ precision, centered)
+    if np.allclose(squares, n * (1 - 1 / sizes[codes]), rtol=1e-6):
+        raise ValueError(
+            f"X has {n} rows of {len(sizes)} classes for {n_features} features: so few "
+            "that all are equally far from the mean of their class, and nothing can be "
+            f"told apart. Give more than {n_features + len(sizes)} rows, and better "
+            "several times as many, or covariance_estimator="
+            "LedoitWolf(assume_centered=True), which shrinks the covariance."
+        )
 
 
 def _root(precision):

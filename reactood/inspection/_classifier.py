@@ -1,8 +1,14 @@
-"""Outlier detectors for those of scikit-learn's displays that want classifiers."""
+"""Outlier detectors for those of scikit-learn's tools that want classifiers."""
 
-from sklearn.base import BaseEstimator, ClassifierMixin
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.utils import assert_all_finite, column_or_1d, get_tags
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
+from reactood._checks import as_a_whole
+from reactood._detectors import copy_input_names
+from reactood._summary import Shown
 from reactood.inspection._common import score_method
 
 ID, OOD = 1, -1
@@ -12,7 +18,8 @@ def as_classifier(estimator):
     """Present a fitted outlier detector as a classifier of OOD (-1) and ID (1).
 
     For what scikit-learn does for binary classifiers alone, such as
-    ``RocCurveDisplay.from_estimator``. In-distribution (ID) is the positive class.
+    ``RocCurveDisplay.from_estimator``, ``CalibratedClassifierCV`` or
+    ``TunedThresholdClassifierCV``. In-distribution (ID) is the positive class.
 
     Parameters
     ----------
@@ -24,7 +31,7 @@ def as_classifier(estimator):
     -------
     classifier : estimator
         With `classes_`, which are -1 for out-of-distribution (OOD) and 1 for ID,
-        `predict` and `decision_function`: the higher, the more in-distribution.
+        `predict` and `decision_function`: above 0 for ID.
 
     Raises
     ------
@@ -36,6 +43,13 @@ def as_classifier(estimator):
     See Also
     --------
     ScoreDistributionDisplay : The scores themselves.
+
+    Notes
+    -----
+    The classifier is fitted as it is returned. What clones it and fits the clone, as
+    cross-validation does, fits a clone of the detector, with `y` of 1 for ID and -1
+    for OOD rows: detectors of this package leave the latter out. To keep the
+    detector's fit, pass ``FrozenEstimator(detector)``.
 
     Examples
     --------
@@ -56,28 +70,72 @@ def as_classifier(estimator):
     0.96
     """
     score_method(estimator)
-    return DetectorAsClassifier(estimator)
+    classifier = DetectorAsClassifier(estimator)
+    classifier._take(estimator, np.array([OOD, ID]))
+    return classifier
 
 
-class DetectorAsClassifier(ClassifierMixin, BaseEstimator):
-    """A fitted detector behind the interface of a binary classifier."""
-
-    classes_ = (OOD, ID)
+class DetectorAsClassifier(Shown, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A detector behind the interface of a binary classifier."""
 
     def __init__(self, detector):
         self.detector = detector
 
-    def fit(self, X, y=None):
-        """Change nothing: the detector is fitted."""
+    @as_a_whole
+    def fit(self, X, y):
+        """Fit a clone of the detector; the greater label of two is ID."""
+        classes, marks = _marks(self, y)
+        self._take(clone(self.detector).fit(X, marks), classes)
         return self
 
+    def _take(self, detector, classes):
+        self.detector_, self.classes_ = detector, classes
+        copy_input_names(detector, self)
+
     def __sklearn_is_fitted__(self):
-        check_is_fitted(self.detector)
-        return True
+        return hasattr(self, "detector_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.detector).input_tags
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.poor_score = True  # it learns from one class alone
+        return tags
 
     def predict(self, X):
-        return self.detector.predict(X)
+        """Return the label of ID where the detector says 1, else that of OOD."""
+        check_is_fitted(self)
+        return self.classes_[(self.detector_.predict(X) == ID).astype(int)]
 
     def decision_function(self, X):
-        method, _ = score_method(self.detector)
-        return getattr(self.detector, method)(X)
+        """Return how far the scores are above the detector's threshold."""
+        check_is_fitted(self)
+        if hasattr(self.detector_, "decision_function"):
+            return self.detector_.decision_function(X)
+        _, threshold = score_method(self.detector_)
+        return self.detector_.score_samples(X) - (threshold or 0)
+
+
+def _marks(classifier, y):
+    """Return the two labels, and 1 and -1 for the rows of the greater and the other."""
+    if y is None:
+        raise ValueError(
+            f"This {type(classifier).__name__} estimator requires y to be passed, but "
+            "the target y is None; expected 1 for in-distribution and -1 for "
+            "out-of-distribution rows."
+        )
+    y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    if type_of_target(y) != "binary":
+        raise ValueError(
+            "Only binary classification is supported. The type of the target is "
+            f"{type_of_target(y)}."
+        )
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds labels of {len(classes)} class, {classes.tolist()}; expected "
+            "two: 1 for in-distribution and -1 for out-of-distribution rows."
+        )
+    return classes, np.where(codes == 1, ID, OOD)

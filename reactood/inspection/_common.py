@@ -5,6 +5,7 @@ import torch
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from reactood._blocks import check_finite
 from reactood._detectors import parts_of
 from reactood.detector import ReActDetector
 
@@ -45,6 +46,7 @@ def activations(estimator, X):
     check_is_fitted(detector)
     features = X if steps is None else steps.transform(X)
     clipped = detector.rectify(features)
+    check_finite(clipped)  # NaN passes a detector with on_nan="reject"
     if isinstance(features, torch.Tensor):
         features = features.cpu()
     return detector, np.asarray(features).astype(clipped.dtype, copy=False), clipped

@@ -12,6 +12,7 @@ from reactood.inspection._common import (
     score_method,
 )
 from reactood.metrics import auroc, fpr_at_tpr
+from reactood.metrics._ranking import place_of_threshold
 
 TPR = 0.95
 
@@ -196,13 +197,14 @@ class ScoreDistributionDisplay:
         )
         is_id = id_mask(y_true, len(y_score), "y_true")
         id_scores, ood_scores = y_score[is_id], y_score[~is_id]
-        n = len(id_scores)
         return cls(
             id_scores=id_scores,
             ood_scores=ood_scores,
             auroc=auroc(y_true, y_score),
             fpr95=fpr_at_tpr(y_true, y_score, tpr=TPR),
-            tpr_threshold=np.sort(id_scores)[min(round((1 - TPR) * n), n - 1)].item(),
+            tpr_threshold=np.sort(id_scores)[
+                place_of_threshold(len(id_scores), TPR)
+            ].item(),
             threshold=threshold,
             score_name=score_name,
         ).plot(ax, bins=bins)

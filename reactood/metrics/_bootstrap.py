@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from reactood.metrics._ranking import place_of_threshold
+
 METRICS = "fpr", "auroc", "aupr_in", "aupr_out", "detection_error"
 NUMBERS_AT_ONCE = 2**16  # half a MB in each array, so that all stay in the cache
 
@@ -95,7 +97,7 @@ def metrics_of_counts(rejected_id, rejected_ood, tpr):
         In the order of `METRICS`.
     """
     n, m = int(rejected_id[0, -1]), int(rejected_ood[0, -1])
-    place = min(round((1 - tpr) * n), n - 1)
+    place = place_of_threshold(n, tpr)
     at = np.argmax(rejected_id > place, axis=1)
     fpr = 1 - rejected_ood[np.arange(len(at)), at] / m
 

@@ -45,14 +45,17 @@ def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper")
     convention : {"paper", "sklearn", "vim", "openood"}, default="paper"
         Where the threshold is, and what is counted.
 
-        - `"paper"`: the ID score at index `round((1 - tpr) * n)` in ascending order;
-          OOD samples strictly above it are accepted [1]_.
+        - `"paper"`: the ID score at index `round((1 - tpr) * n)` in ascending order,
+          rounded half to even, as Python does; OOD samples strictly above it are
+          accepted [1]_.
         - `"sklearn"`: the first point of :func:`sklearn.metrics.roc_curve` with a
-          true positive rate of at least `tpr`; OOD samples at or above it.
+          true positive rate of at least `tpr`; OOD samples at or above it. Where
+          scores are tied, that function leaves out points on a straight line.
         - `"vim"`: the ID score at place `floor(tpr * n)` in descending order; OOD
           samples at or above it.
         - `"openood"`: another quantity. OOD is the positive class: the share of *ID*
-          samples rejected where a share `tpr` of *OOD* samples is rejected.
+          samples rejected where a share `tpr` of *OOD* samples is rejected, at the
+          first such point of :func:`sklearn.metrics.roc_curve`.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper")
     if convention == "vim":
         threshold = id_scores[-int(tpr * n)]  # at place 0 all: [-0] is the lowest
         return float(np.mean(ood_scores >= threshold))
-    threshold = id_scores[min(round((1 - tpr) * n), n - 1)]
+    threshold = id_scores[place_of_threshold(n, tpr)]
     if threshold == id_scores[-1] and threshold in ood_scores:
         warn(
             f"The scores are tied at the top: no ID sample scores above the threshold, "
@@ -317,19 +320,38 @@ def ood_scorers(*, tpr: float = 0.95):
     }
 
 
+def place_of_threshold(n: int, tpr: float) -> int:
+    """Return the index of the paper's threshold among ``n`` ascending ID scores."""
+    # 1 - 0.95 is a little more than the 0.05 that is meant.
+    return min(round(round(1 - tpr, 12) * n), n - 1)
+
+
 def _split(y_true, y_score):
     """Return the sorted scores of ID and of OOD samples."""
     y_true = column_or_1d(np.asarray(y_true))
-    y_score = check_array(np.asarray(y_score), ensure_2d=False, dtype=np.float64)
-    y_score = column_or_1d(y_score)
+    y_score = column_or_1d(np.asarray(y_score))
+    if y_score.dtype.kind == "f" and (unknown := np.isnan(y_score)).any():
+        raise ValueError(
+            f"y_score holds NaN for {unknown.sum()} of {len(y_score)} samples, the "
+            f"first being number {unknown.argmax()}: rows of NaN, which a detector "
+            "with on_nan='reject' does not score? Leave those samples out."
+        )
+    y_score = check_array(
+        y_score, ensure_2d=False, dtype=np.float64, input_name="y_score"
+    )
     check_consistent_length(y_true, y_score)
     labels = np.unique(y_true)
     if not np.array_equal(labels, [-1, 1]):
         raise ValueError(
             f"y_true holds the labels {labels.tolist()}, wanted both 1 for "
-            "in-distribution and -1 for out-of-distribution samples. In "
-            "cross-validation each test fold needs both: StratifiedKFold(5, "
-            "shuffle=True)."
+            "in-distribution and -1 for out-of-distribution samples"
+            + (
+                ". In cross-validation each test fold needs both: StratifiedKFold(5, "
+                "shuffle=True)."
+                if np.isin(labels, [-1, 1]).all()
+                else ": numpy.where(is_ood, -1, 1). `fit` leaves out rows labelled -1 "
+                "alone, and learns from all others."
+            )
         )
     return np.sort(y_score[y_true == 1]), np.sort(y_score[y_true == -1])
 
@@ -356,7 +378,7 @@ def _accepted(id_scores, ood_scores):
 def _at_first_point(positive, negative, tpr):
     """Return the false positive rate at the first point of the ROC curve."""
     y_true, y_score = _joined(positive, negative)
-    fprs, tprs, _ = roc_curve(y_true, y_score, drop_intermediate=False)
+    fprs, tprs, _ = roc_curve(y_true, y_score)
     return float(fprs[np.argmax(tprs >= tpr)])
 
 

@@ -285,7 +285,8 @@ def _checked_scores(scores, name):
     if bad.any():
         raise ValueError(
             f"{bad.sum()} of {len(scores)} scores of {name} are NaN or inf, the first "
-            f"that of sample {bad.argmax()}."
+            f"that of sample {bad.argmax()}. Leave out samples that could not be read, "
+            "or are they from a detector whose scores overflow?"
         )
     return scores
 

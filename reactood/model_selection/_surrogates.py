@@ -11,6 +11,7 @@ from sklearn.utils import check_array, check_random_state
 from torch.utils.data import Dataset
 
 from reactood._batches import image_in
+from reactood._blocks import as_float
 from reactood._images import channels_last, pixels_of
 from reactood._inputs import image_items
 
@@ -130,7 +131,7 @@ def make_surrogate_features(
     Returns
     -------
     X_ood : ndarray of shape (n_samples, n_features)
-        Features, in the dtype of `X_id` if that is float.
+        Features, in the dtype of `X_id` if that is float32 or float64.
 
     Raises
     ------
@@ -153,7 +154,7 @@ def make_surrogate_features(
     if kind not in FEATURE_KINDS:
         raise ValueError(_unknown(kind, FEATURE_KINDS))
     if isinstance(X_id, torch.Tensor):
-        X_id = X_id.detach().cpu().numpy()
+        X_id = as_float(X_id.detach().cpu()).numpy()
     X_id = check_array(X_id, dtype=[np.float64, np.float32])
     n_samples = len(X_id) if n_samples is None else n_samples
     made = FEATURE_KINDS[kind](X_id, n_samples, check_random_state(random_state))
@@ -195,7 +196,10 @@ class _Images:
         """Return pixels as an image of the same kind as that in ``row``."""
         item = self[row]
         if not self.is_8_bit(row):
-            return np.moveaxis(pixels, -1, 0).astype(np.float32)
+            dtype = str(getattr(item, "dtype", "float32")).removeprefix("torch.")
+            # NumPy has no bfloat16.
+            dtype = dtype if dtype in ("float16", "float64") else "float32"
+            return np.moveaxis(pixels, -1, 0).astype(dtype)
         pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
         if not isinstance(item, np.ndarray | torch.Tensor):
             return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

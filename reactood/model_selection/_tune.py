@@ -58,9 +58,9 @@ def tune_percentile(
         :func:`make_surrogate_features`. None for `"gaussian_noise"`, the paper's, or
         `"permuted_units"`.
 
-    percentiles : sequence of float, default=(10, 65, 80, 85, 90, 95, 99)
-        The candidates, in percent; the default is the paper's. No clipping is always
-        tried too.
+    percentiles : sequence of float or None, default=(10, 65, 80, 85, 90, 95, 99)
+        The candidates, in percent; the default is the paper's. No clipping, None, is
+        always tried too, as the last.
 
     scoring : str or callable, default="fpr95"
         What to judge by, as in :class:`~reactood.ReActDetectorCV`. Between candidates
@@ -95,7 +95,8 @@ def tune_percentile(
             As in :class:`~reactood.ReActDetectorCV`; no clipping comes last.
         ``near_best_percentiles_`` : list
             All candidates whose mean score is within one standard error of the best
-            one's: how flat the optimum is.
+            one's: how flat the optimum is. With a single fold there is no error, and
+            they are those that equal the best.
 
     Raises
     ------
@@ -147,10 +148,15 @@ def tune_percentile(
         H = steps.fit_transform(X_id, y)
         n = min(len(H), MOST_SURROGATES) if n_surrogates is None else n_surrogates
         H_ood = _features_of(steps, iterate_surrogates(X_id, kind, n, random_state))
-    H, H_ood = np.asarray(H), np.asarray(H_ood)
     labels = np.ones(len(H)) if y is None else np.asarray(y)
     results, best = _search(
-        detector, H, H_ood, labels, percentiles=percentiles, scoring=scoring, cv=cv
+        detector,
+        np.asarray(H),
+        np.asarray(H_ood),
+        labels,
+        percentiles=[p for p in percentiles if p is not None] + [None],
+        scoring=scoring,
+        cv=cv,
     )
     percentile = results["param_percentile"][best]
     if percentile is None:
@@ -204,7 +210,7 @@ def _search(detector, H, H_ood, labels, *, percentiles, scoring, cv):
     for name in ("percentile", "threshold"):
         del parameters[name]
     search = ReActDetectorCV(
-        **parameters, percentiles=[*percentiles, None], scoring=scoring, cv=cv
+        **parameters, percentiles=percentiles, scoring=scoring, cv=cv
     )
     X = np.concatenate([H, H_ood.astype(H.dtype, copy=False)])
     if labels.dtype.kind not in "if":  # names, which may be shorter than "-1"
@@ -223,7 +229,8 @@ def _search(detector, H, H_ood, labels, *, percentiles, scoring, cv):
 def _near(results, best):
     """Return the candidates within one standard error of the best."""
     folds = np.array([v for k, v in results.items() if k.startswith("split")])
-    error = folds[:, best].std(ddof=1) / np.sqrt(len(folds))
+    n = len(folds)
+    error = folds[:, best].std(ddof=1) / np.sqrt(n) if n > 1 else 0
     mean = results["mean_test_score"]
     return results["param_percentile"][mean >= mean[best] - error].tolist()
 
