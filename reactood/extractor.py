@@ -28,6 +28,7 @@ from reactood._backbones import (
     remember_plan,
 )
 from reactood._batches import ArraySource, LoaderSource, first_images, open_source
+from reactood._checks import as_a_whole
 from reactood._engines import DTYPES, ENGINES, describe_engine, make_engine
 from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
@@ -256,6 +257,7 @@ class TorchFeatureExtractor(
         self._fit(X)
         return self
 
+    @as_a_whole
     def _fit(self, X):
         """Fit, and return the source of the images that were looked at."""
         device = self._choose_device()

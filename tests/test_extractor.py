@@ -1328,3 +1328,12 @@ def test_unfitted(net, X):
     for use in (lambda: extractor.transform(X), lambda: extractor.head_):
         with pytest.raises(NotFittedError):
             use()
+
+
+def test_a_refit_that_fails_leaves_the_earlier_fit(net, X):
+    extractor = TorchFeatureExtractor(net).fit(X)
+    features, seen = extractor.transform(X), extractor.n_features_in_
+    with pytest.raises(ValueError, match="could not take a batch"):
+        extractor.fit(X[:, :2])
+    assert extractor.n_features_in_ == seen
+    np.testing.assert_array_equal(extractor.transform(X), features)
