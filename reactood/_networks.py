@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from reactood._ambient import float32_by_default
 from reactood._identity import identity
 from reactood._modules import private_build, private_copy
 
@@ -123,6 +124,7 @@ def checksum_weights(network):
     return checksum
 
 
+@float32_by_default()  # else random weights would be others
 def _from_name(name, weights):
     if name.startswith("timm/"):
         return _from_timm(name.removeprefix("timm/"), weights), None

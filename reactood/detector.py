@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from reactood._ambient import without_autocast
 from reactood._blocks import Workspace, check_finite, rows_per_block, tensor_blocks
 from reactood._checks import check_result, check_scores, check_spread, id_rows
 from reactood._clip import learn_clip, rectify
@@ -427,6 +428,7 @@ class ReActDetector(OutlierMixin, BaseEstimator):
             results.append(scores.double().numpy())
         return results
 
+    @without_autocast()
     def _map_logits(self, X, head, clips, function, rows=None):
         """Apply ``function`` to the logits of each block, clipped in each way.
 
