@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from reactood._ambient import without_autocast
 from reactood._folding import same_features
 from reactood._modules import no_gradients
 from reactood._recent import Recent
@@ -288,7 +289,7 @@ def _filled(batch, size):
 
 def _autocast(device, dtype):
     if dtype == torch.float32:
-        return contextlib.nullcontext()
+        return without_autocast()
     return torch.autocast(device.type, dtype)
 
 

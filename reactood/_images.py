@@ -102,7 +102,8 @@ class Preparation:
             return batch
         if batch.device not in self.moments:  # copied once, not for each batch
             self.moments[batch.device] = [
-                torch.tensor(x, device=batch.device).view(-1, 1, 1) for x in (mean, std)
+                torch.tensor(x, dtype=batch.dtype, device=batch.device).view(-1, 1, 1)
+                for x in (mean, std)
             ]
         mean, std = self.moments[batch.device]
         return batch.sub_(mean).div_(std)

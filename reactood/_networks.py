@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision.models import WeightsEnum
 
+from reactood._ambient import float32_by_default
 from reactood._identity import identity
 from reactood._modules import (
     check_values,
@@ -155,6 +156,7 @@ def checksum_weights(network):
     return checksum
 
 
+@float32_by_default()  # else random weights would be others
 def _from_name(name, weights):
     if name.startswith("timm/"):
         return _from_timm(name.removeprefix("timm/"), weights), None

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from reactood._ambient import without_autocast
 from reactood._blocks import (
     Workspace,
     as_tensor,
@@ -493,6 +494,7 @@ class ReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
                 scores[unknown] = np.nan
         return results
 
+    @without_autocast()
     def _map_logits(self, X, head, clips, function, rows=None):
         """Apply ``function`` to the logits of each block, clipped in each way.
 

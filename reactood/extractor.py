@@ -18,6 +18,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from reactood._ambient import without_autocast
 from reactood._backbones import (
     PROOF_IMAGES,
     attach,
@@ -231,6 +232,7 @@ class TorchFeatureExtractor(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @without_autocast()
     def fit(self, X, y=None):
         """Build the private model and prove its head on the first images.
 
@@ -415,6 +417,7 @@ class TorchFeatureExtractor(
             return torch.device("cpu")
         return choose_device(self.device)
 
+    @without_autocast()
     def _extract(self, source, out=None):
         device = self._choose_device()
         n_rows = source.n_rows
@@ -480,6 +483,7 @@ class TorchFeatureExtractor(
             "engine": describe_engine(self.engine, device),
             "device": device.type,
             "matmul": torch.get_float32_matmul_precision(),
+            "dtype": str(torch.get_default_dtype()),  # of what a transform makes
             "preprocess": repr(prepare.transform),
             "n_features": self.n_features_out_,
             "reactood": __version__,
@@ -494,6 +498,7 @@ class TorchFeatureExtractor(
         )
         return open_store(self.cache, digest, about, self.n_features_out_)
 
+    @without_autocast()
     def _get_backbone(self):
         """Return the backbone; build it again where only its name was kept."""
         with _STARTING:

@@ -823,8 +823,8 @@ def test_a_cache_whose_place_is_taken_by_a_file(extractor, X, expected):
 # --- damage: every outcome is the right features, or a warning beside them ------------
 
 WIDTH = 3
-KEYS = [bytes([i]) * 16 for i in range(24)]
-ROWS = np.random.default_rng(0).normal(size=(24, WIDTH)).astype(np.float32)
+KEYS = [bytes([i]) * 16 for i in range(12)]
+ROWS = np.random.default_rng(0).normal(size=(12, WIDTH)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -833,8 +833,8 @@ def healthy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("healthy")
     for digest, rows in ("a" * 32, ROWS), ("b" * 32, -ROWS):
         with Store(folder, digest, {"model": digest}, WIDTH, 10**9) as store:
-            store.put(KEYS[:20], rows[:20])
-            store.claim(KEYS[20:])
+            store.put(KEYS[:10], rows[:10])
+            store.claim(KEYS[10:])
     return (folder / FILE).read_bytes()
 
 

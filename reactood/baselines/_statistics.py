@@ -3,6 +3,7 @@
 from sklearn.base import clone
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from reactood._ambient import without_autocast
 from reactood._batches import plan_rows
 from reactood._forward import read_size
 from reactood._modules import default_device, no_gradients, passes_default
@@ -10,6 +11,7 @@ from reactood._networks import build_network
 from reactood.baselines._layer import with_model
 
 
+@without_autocast()
 def with_statistics_of(extractor, X):
     """Normalise by the statistics of given images instead of the training ones.
 
