@@ -71,11 +71,13 @@ class Head(nn.Module):
         return self.linear(features).tanh()
 
 
+COMPILED = [("openvino", "bfloat16"), ("compile", "bfloat16")]
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("engine", "around"),
-    [*(("eager", name) for name in SURROUNDINGS), ("openvino", "bfloat16")]
-    + [("compile", "bfloat16")],
+    [*(("eager", name) for name in SURROUNDINGS), *COMPILED],
 )
 def test_features_do_not_depend_on_what_is_set_around(
     net, X, around, engine, precision
