@@ -5,6 +5,7 @@ from numbers import Real
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from reactood._warnings import warn
@@ -16,7 +17,7 @@ AGREEMENT_OF_CLASSES = 0.8
 LEAST_LEVELS = 1000  # scores of float64 that there must be between the extremes
 
 
-class FractionHints:
+class FractionHints(BaseEstimator):
     """Says what was likely meant where a share is no fraction. A base to come first."""
 
     def _validate_params(self):
@@ -28,9 +29,10 @@ class FractionHints:
 
 def _fraction_meant(estimator, message):
     for name in ("alpha", "calibration_size", "contamination"):
-        value = getattr(estimator, name, None)
-        if f"'{name}' parameter" not in message or not isinstance(value, Real):
+        given = getattr(estimator, name, None)
+        if f"'{name}' parameter" not in message or not isinstance(given, Real):
             continue
+        value = float(given)
         if 1 <= value <= 100:
             return f" It is a fraction: did you mean {value / 100:g}?"
         if 0.5 < value < 1:

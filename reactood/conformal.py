@@ -334,7 +334,7 @@ class ConformalDetector(
         n, size = len(index), self.calibration_size
         # 0.07 * 100 is a little more than the 7 that is meant.
         share = round(size * n, 9)
-        n_held_out = size if isinstance(size, Integral) else int(np.ceil(share))
+        n_held_out = int(size if isinstance(size, Integral) else np.ceil(share))
         if n_held_out >= n:
             raise ValueError(
                 f"calibration_size={size} of n_samples={n} in-distribution samples "

@@ -69,7 +69,7 @@ class MahalanobisDetector(FractionHints, OutlierMixin, BaseEstimator):
     Examples
     --------
     >>> from reactood.baselines import MahalanobisDetector
-    >>> X = [[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [9.0, 9.0], [9.0, 7.0], [7.0, 9.0]]
+    >>> X = [[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [9.0, 9.0], [9.0, 6.0], [8.0, 9.0]]
     >>> y = [0, 0, 0, 1, 1, 1]
     >>> detector = MahalanobisDetector().fit(X, y)
     >>> detector.predict([[1.0, 1.0], [5.0, 5.0]])
