@@ -17,7 +17,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._ambient import without_autocast
+from reactood._ambient import float32_rounding, without_autocast
 from reactood._backbones import PROOF_IMAGES, attach, recall_plan, remember_plan
 from reactood._batches import ArraySource, LoaderSource, first_images, open_source
 from reactood._engines import DTYPES, ENGINES, describe_engine, make_engine
@@ -31,7 +31,7 @@ from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
 from reactood._version import __version__
 from reactood._warnings import warn
-from reactood.cache import FeatureCache, open_store
+from reactood.cache import FeatureCache, as_cache, open_store
 
 __all__ = ["TorchFeatureExtractor"]
 
@@ -231,6 +231,8 @@ class TorchFeatureExtractor(
             such layer; if a name is not known; if the images cannot be read or do not
             fit the model.
         """
+        if self.cache is not None:
+            as_cache(self.cache)
         device = self._choose_device()
         for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
             self.__dict__.pop(name, None)
@@ -430,7 +432,7 @@ class TorchFeatureExtractor(
             "precision": self.precision,
             "engine": describe_engine(self.engine, device),
             "device": device.type,
-            "matmul": torch.get_float32_matmul_precision(),
+            "rounding": float32_rounding(),
             "dtype": str(torch.get_default_dtype()),  # of what a transform makes
             "preprocess": repr(prepare.transform),
             "n_features": self.n_features_out_,
