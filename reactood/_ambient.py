@@ -1,6 +1,7 @@
 """Results that do not depend on what the program has set around the call."""
 
 import contextlib
+import operator
 
 import torch
 
@@ -22,6 +23,20 @@ def without_autocast():
             ):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def float32_rounding():
+    """Return how much torch may round inside float32 products, by what asks for it."""
+    found = {}
+    with contextlib.suppress(RuntimeError):  # of one who uses the newer names below
+        found["matmul"] = torch.get_float32_matmul_precision()
+    for name in "cudnn.conv", "cuda.matmul", "mkldnn.conv", "mkldnn.matmul":
+        with contextlib.suppress(AttributeError, RuntimeError):
+            asked = operator.attrgetter(f"{name}.fp32_precision")
+            found[name] = str(asked(torch.backends))
+    if "cudnn.conv" not in found:
+        found["cudnn.conv"] = str(torch.backends.cudnn.allow_tf32)
+    return found
 
 
 @contextlib.contextmanager

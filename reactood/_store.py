@@ -250,9 +250,11 @@ class Store:
 
 def open_file(folder):
     """Return a connection for inspection, or None if there is nothing yet."""
-    if not Path(folder, FILE).exists():
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{str(folder)!r} is a file, expected a folder")
+    if not (folder / FILE).exists():
         return None
-    connection, _ = _connect(Path(folder))
+    connection, _ = _connect(folder)
     return connection
 
 

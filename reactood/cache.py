@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sqlite3
+from numbers import Real
 from pathlib import Path
 
 from reactood._store import Store, open_file, transaction, used_bytes
@@ -24,8 +25,9 @@ class FeatureCache:
     Parameters
     ----------
     folder : str or os.PathLike
-        Where the cache is; made at the first use. It should be on a local disk: a
-        network file system may lack the locks that several processes need.
+        Where the cache is; made at the first use. A relative path starts at the
+        working directory of now. It should be on a local disk: a network file system
+        may lack the locks that several processes need.
 
     max_bytes : int or None, default=None
         About how large the cache may get. Rows that were not used for the longest
@@ -62,14 +64,30 @@ class FeatureCache:
     """
 
     def __init__(self, folder, max_bytes=None):
-        if not isinstance(folder, str | os.PathLike):
+        if not isinstance(folder, str | os.PathLike) or not isinstance(
+            os.fspath(folder), str
+        ):
             raise TypeError(
-                f"folder is a {type(folder).__name__}, wanted the path of a folder."
+                f"folder is a {type(folder).__name__}, expected the path of a folder."
+            )
+        if not os.fspath(folder).strip():
+            raise ValueError(
+                f"folder={folder!r} is empty, expected the path of a folder. To keep "
+                "the cache in the working directory, say '.'."
+            )
+        if max_bytes is not None and not isinstance(max_bytes, Real):
+            raise TypeError(
+                f"max_bytes={max_bytes!r} is a {type(max_bytes).__name__}, expected a "
+                "number of bytes, or None."
             )
         if max_bytes is not None and not max_bytes > 0:
-            raise ValueError(f"max_bytes={max_bytes}, wanted a number above 0, or None")
+            raise ValueError(
+                f"max_bytes={max_bytes}, expected a number above 0, or None"
+            )
         self.folder = os.fspath(folder)
         self.max_bytes = max_bytes
+        # The place is settled now: the working directory may change.
+        self._path = Path(os.path.abspath(self.folder))
 
     def __repr__(self):
         limit = "" if self.max_bytes is None else f", max_bytes={self.max_bytes}"
@@ -143,7 +161,7 @@ class FeatureCache:
     def _open(self):
         connection = None
         try:
-            connection = open_file(self.folder)
+            connection = open_file(self._path)
             yield connection
         except (sqlite3.Error, OSError, UnicodeError) as error:
             raise OSError(
@@ -165,6 +183,10 @@ def _parsed(about):
 
 def open_store(cache, digest, about, width):
     """Open the rows of one setting in a cache, or in the folder of one."""
-    if not isinstance(cache, FeatureCache):
-        cache = FeatureCache(cache)
-    return Store(Path(cache.folder), digest, about, width, cache.max_bytes)
+    cache = as_cache(cache)
+    return Store(cache._path, digest, about, width, cache.max_bytes)
+
+
+def as_cache(cache):
+    """Return a cache, given one or the folder of one."""
+    return cache if isinstance(cache, FeatureCache) else FeatureCache(cache)

@@ -18,7 +18,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._ambient import without_autocast
+from reactood._ambient import float32_rounding, without_autocast
 from reactood._backbones import (
     PROOF_IMAGES,
     attach,
@@ -46,7 +46,7 @@ from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array
 from reactood._version import __version__
 from reactood._warnings import warn
-from reactood.cache import FeatureCache, open_store
+from reactood.cache import FeatureCache, as_cache, open_store
 
 __all__ = ["TorchFeatureExtractor"]
 
@@ -262,6 +262,8 @@ class TorchFeatureExtractor(
     @as_a_whole
     def _fit(self, X):
         """Fit, and return the source of the images that were looked at."""
+        if self.cache is not None:
+            as_cache(self.cache)
         device = self._choose_device()
         passes = passes_default(device)
         with no_gradients(), default_device():
@@ -482,7 +484,7 @@ class TorchFeatureExtractor(
             "precision": self.precision,
             "engine": describe_engine(self.engine, device),
             "device": device.type,
-            "matmul": torch.get_float32_matmul_precision(),
+            "rounding": float32_rounding(),
             "dtype": str(torch.get_default_dtype()),  # of what a transform makes
             "preprocess": repr(prepare.transform),
             "n_features": self.n_features_out_,

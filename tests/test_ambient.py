@@ -1,6 +1,9 @@
 """What a program sets in torch around a call changes no feature and no score."""
 
 import contextlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,13 +74,14 @@ class Head(nn.Module):
         return self.linear(features).tanh()
 
 
-COMPILED = [("openvino", "bfloat16"), ("compile", "bfloat16")]
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("engine", "around"),
-    [*(("eager", name) for name in SURROUNDINGS), *COMPILED],
+    [
+        *(("eager", name) for name in SURROUNDINGS),
+        ("openvino", "bfloat16"),
+        ("compile", "bfloat16"),
+    ],
 )
 def test_features_do_not_depend_on_what_is_set_around(
     net, X, around, engine, precision
@@ -155,7 +159,9 @@ def test_scores_do_not_depend_on_what_is_set_around(net, H, around, name, kind):
 def test_searches_baselines_and_pipelines_do_not_depend_on_it(net, X, H, around):
     head = _heads(net)["module"]
     y = np.where(np.arange(len(H)) % 4, 1, -1)
-    odin = ODINFeatureExtractor(net, noise=0.01, percentile=90)
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
+    plain.append(nn.Linear(8 * 7 * 7, 4))
+    odin = ODINFeatureExtractor(plain, noise=0.01, percentile=90)
 
     def results():
         search = ReActDetectorCV(head, percentiles=[80, 90], cv=2).fit(H, y)
@@ -211,3 +217,32 @@ def test_transforms_that_take_the_default_dtype_have_rows_of_their_own(
         cached.fit_transform(pixels)
     np.testing.assert_array_equal(cached.transform(pixels), expected)
     assert len(FeatureCache(tmp_path).info()) == 2
+
+
+ROUNDING = """
+import sys, numpy as np, torch, warnings
+sys.path.insert(0, {tests!r})
+from conftest import conv_net
+from reactood import TorchFeatureExtractor
+from reactood.cache import FeatureCache
+X = np.ones((2, 3, 9, 9), "f4")
+def settings():
+    TorchFeatureExtractor(conv_net, cache={folder!r}).fit(X).transform(X)
+    return len(FeatureCache({folder!r}).info())
+print(settings())
+torch.set_float32_matmul_precision("high")
+print(settings())
+if hasattr(torch.backends.mkldnn, "conv"):
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    print(settings())  # where the older question is an error
+else:
+    print(3)
+"""
+
+
+def test_rows_made_with_other_rounding_are_apart(tmp_path):
+    code = ROUNDING.format(
+        tests=os.path.dirname(__file__), folder=str(tmp_path / "cache")
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "2", "3"], done.stderr

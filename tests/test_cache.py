@@ -5,6 +5,7 @@ import functools
 import importlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -568,11 +569,68 @@ def test_inspecting_and_clearing(extractor, X, tmp_path):
 def test_bad_caches(net, X):
     with pytest.raises(TypeError, match="folder is a int"):
         FeatureCache(3)
+    with pytest.raises(TypeError, match="folder is a bytes"):
+        FeatureCache(b"folder")
     with pytest.raises(ValueError, match="max_bytes=0"):
         FeatureCache("folder", max_bytes=0)
+    with pytest.raises(TypeError, match="max_bytes='1 GB' is a str"):
+        FeatureCache("folder", max_bytes="1 GB")
     with pytest.raises(ValueError, match="'cache' parameter"):
         TorchFeatureExtractor(net, cache=3).fit(X)
     assert repr(FeatureCache("f", max_bytes=9)) == "FeatureCache('f', max_bytes=9)"
+
+
+@pytest.mark.parametrize("folder", ["", " "])
+def test_an_empty_name_is_no_place_for_a_cache(net, X, folder, tmp_path, monkeypatch):
+    """It would be the working directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"is empty, expected the path of a folder"):
+        FeatureCache(folder)
+    extractor = TorchFeatureExtractor(net, cache=folder)
+    with pytest.raises(ValueError, match=r"is empty, expected the path of a folder"):
+        extractor.fit(X)
+    extractor.set_params(cache=None).fit(X).set_params(cache=folder)
+    with pytest.raises(ValueError, match=r"is empty, expected the path of a folder"):
+        extractor.transform(X)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_stays_where_it_was_when_the_working_directory_changes(
+    extractor, X, count, tmp_path, monkeypatch
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    cache = FeatureCache("relative")
+    extractor.set_params(cache=cache).fit(X).transform(X)
+    count()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    extractor.transform(X)
+    assert count() == 0 and len(cache) == 40
+    assert len(pickle.loads(pickle.dumps(cache))) == 40
+    assert (tmp_path / "relative" / FILE).exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_file_is_no_folder_to_inspect(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    for ask in FeatureCache(path).info, FeatureCache(path).clear:
+        with pytest.raises(OSError, match="is a file, expected a folder"):
+            ask()
+
+
+def test_a_pipe_in_the_place_of_the_file_is_left_alone(extractor, X, expected):
+    Path(extractor.cache).mkdir()
+    os.mkfifo(Path(extractor.cache, FILE))
+    with pytest.warns(UserWarning, match="is no file"):
+        np.testing.assert_array_equal(extractor.fit_transform(X), expected)
+
+
+def test_a_folder_that_cannot_be_made_costs_the_cache_alone(extractor, X, expected):
+    for folder in "/proc/no/such/place", "/dev/null/cache":
+        extractor.set_params(cache=folder)
+        with pytest.warns(UserWarning, match="cannot be used"):
+            np.testing.assert_array_equal(extractor.fit_transform(X), expected)
 
 
 # --- searches -----------------------------------------------------------------------
