@@ -8,6 +8,7 @@ from numbers import Integral
 import PIL
 import torch
 import torchvision
+from PIL import ImageFile
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -231,8 +232,6 @@ class TorchFeatureExtractor(
             such layer; if a name is not known; if the images cannot be read or do not
             fit the model.
         """
-        if self.cache is not None:
-            as_cache(self.cache)
         device = self._choose_device()
         for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
             self.__dict__.pop(name, None)
@@ -350,6 +349,8 @@ class TorchFeatureExtractor(
 
     def _open(self, X, transform, *, reset):
         """Return the source of batches, after scikit-learn has seen numeric arrays."""
+        if self.cache is not None:
+            as_cache(self.cache)  # says what is wrong with it, before anything is run
         source = open_source(
             X,
             self._prepare(transform),
@@ -434,6 +435,7 @@ class TorchFeatureExtractor(
             "device": device.type,
             "rounding": float32_rounding(),
             "dtype": str(torch.get_default_dtype()),  # of what a transform makes
+            "truncated": ImageFile.LOAD_TRUNCATED_IMAGES,  # read, or an error
             "preprocess": repr(prepare.transform),
             "n_features": self.n_features_out_,
             "reactood": __version__,
