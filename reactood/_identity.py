@@ -126,10 +126,6 @@ def identity(thing):
     return walk.digest.hexdigest()
 
 
-# torch's own tables of hooks; an attribute of the user's may be called hooks too.
-_HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
-
-
 class _Walk:
     """Feeds a hash with everything that an object holds."""
 
@@ -267,7 +263,7 @@ class _Walk:
                 self._walk_bindings(function)
             return
         self(code), self(function.__dict__)
-        self._walk_bindings(function)
+        self._walk_bindings(function), self._walk_annotations(function)
         found = uses(code, function.__globals__)
         if found.unknown:
             raise TypeError(f"{function.__qualname__} cannot be known: {found.unknown}")
@@ -280,6 +276,16 @@ class _Walk:
             self.note("import", name, parts, library_version(name))
             for module in _imported(name, parts):
                 self._walk_used(name, function, module, wanted)
+
+    def _walk_annotations(self, thing):
+        """Walk annotations, which code may read, as far as they can be known."""
+        notes = getattr(thing, "__annotate__", None) or getattr(
+            thing, "__annotations__", None
+        )
+        walk = _Walk(self.seen)
+        with contextlib.suppress(TypeError):
+            walk(notes)
+            self.note("annotations", walk.digest.digest())
 
     def _walk_bindings(self, function):
         self((function.__defaults__, function.__kwdefaults__))
@@ -313,6 +319,8 @@ class _Walk:
             self._walk_foreign(value, attributes & names)
             names = {n for n in names if isinstance(vars(value)[n], types.ModuleType)}
             any_attribute = False
+        elif type(value) is not types.ModuleType:
+            self(type(value))
         if not any_attribute:
             names &= attributes | {"__getattr__"}
         for name in sorted(names):
@@ -347,6 +355,7 @@ class _Walk:
             self(type(cls))
         for base in cls.__bases__:
             self(base)
+        self._walk_annotations(cls)
         for name, value in sorted(vars(cls).items()):
             if name not in _NOTES:
                 self.note(name), self(value)
@@ -360,7 +369,7 @@ class _Walk:
     def _walk_module(self, module):
         self(type(module))
         state = dict(vars(module))
-        hooks = {name: state[name] for name in _HOOKS & state.keys()}
+        hooks = {name: v for name, v in state.items() if _are_hooks(name, v)}
         # Keys of hooks count them in this process.
         keys = sorted({key for table in hooks.values() for key in table})
         for name, value in state.items():
@@ -386,6 +395,7 @@ class _Walk:
             self.note(_content(file_version(file)))
 
     def _walk_object(self, thing):
+        self(type(thing)), self(_contents(thing))
         reduced = _reduced(thing)
         if isinstance(reduced, str):
             return self._walk_named(thing, reduced)
@@ -396,6 +406,21 @@ class _Walk:
         for more in items, pairs:
             self(None if more is None else list(more))
         self(setter)
+        if not is_of_library(type(thing)):
+            self._walk_left_out(thing, state)
+
+    def _walk_left_out(self, thing, state):
+        """Walk attributes that a pickle would not hold, as far as they can be known."""
+        held = state[0] if isinstance(state, tuple) and state else state
+        held = held if isinstance(held, dict) else {}
+        for name, value in getattr(thing, "__dict__", {}).items():
+            if name in held and held[name] is value:
+                continue
+            self.note(name)
+            walk = _Walk(self.seen)
+            with contextlib.suppress(TypeError):  # a lock, perhaps
+                walk(value)
+                self.note(walk.digest.digest())
 
     def _walk_named(self, thing, name):
         """Walk what a pickle would hold by its name alone."""
@@ -405,7 +430,7 @@ class _Walk:
                 raise TypeError(f"the ufunc {name!r} is of no known library")
         elif find(module_name(thing), name) is not thing or not is_of_library(thing):
             self._walk_home(module_name(thing))
-            self((type(thing), getattr(thing, "__dict__", None)))
+            self(getattr(thing, "__dict__", None))
 
 
 _WALKS: dict[type, Any] = {
@@ -466,6 +491,18 @@ def _content(version):
         return _new_hash(file.read()).hexdigest()
 
 
+def _contents(thing):
+    """Return what a subclass of a plain type holds, whatever its methods say."""
+    for base in type(thing).__mro__[1:]:
+        if base in (int, float, complex, str, bytes):
+            return base.__repr__(thing)
+        if base in (tuple, list):
+            return list(base.__iter__(thing))
+        if base is dict:
+            return list(dict.items(thing))
+    return None
+
+
 def _state(state):
     """Return an object's state; an empty one may look like none, until asked for."""
     if isinstance(state, types.GeneratorType):
@@ -489,6 +526,12 @@ def _name(thing):
     module = module_name(thing)
     version = library_version(module)
     return type(thing).__name__, module, str(qualname), version
+
+
+def _are_hooks(name, value):
+    """Return whether an attribute of a module is one of torch's tables of hooks."""
+    table = name.startswith("_") and "hooks" in name and isinstance(value, dict)
+    return table and all(type(key) is int for key in value)
 
 
 def _is_special(name):

@@ -16,8 +16,9 @@ class FeatureCache:
     """Keeps the features of images in a folder, whoever asks for them again.
 
     Give it, or the folder alone, to :class:`~reactood.TorchFeatureExtractor` as
-    `cache`. A row is found again by what made it: the image (its pixels; for a file
-    its path, size and time of change), the model with all its weights, the layer, the
+    `cache`. A row is found again by what made it: the image (its pixels; of a PIL
+    image, also its palette, EXIF and other notes; for a file its path, size, times of
+    change and place on the disk), the model with all its weights, the layer, the
     preprocessing, the precision, the engine, and the versions of torch and
     torchvision. Any subset, order or fold of images seen before costs no forward
     pass, in any process.
@@ -41,7 +42,9 @@ class FeatureCache:
     -----
     The rows lie in one SQLite file. Any number of processes on one machine may read
     and write it at once; a process may be killed at any moment. A cache that cannot
-    be read or written costs a warning, and the extraction goes on without.
+    be read or written costs a warning, and the extraction goes on without. Each row
+    has a checksum over all that it is, so that a damaged file loses rows and mixes
+    none. Features that are NaN or infinite are not kept.
 
     With the extra `reactood[cache]`, images are told apart by XXH3, a fast hash of 128
     bits that an attacker could deceive by images made for it; without, by BLAKE2b,
@@ -75,12 +78,12 @@ class FeatureCache:
                 f"folder={folder!r} is empty, expected the path of a folder. To keep "
                 "the cache in the working directory, say '.'."
             )
-        if max_bytes is not None and not isinstance(max_bytes, Real):
+        if max_bytes is not None and not isinstance(max_bytes, int | float | Real):
             raise TypeError(
                 f"max_bytes={max_bytes!r} is a {type(max_bytes).__name__}, expected a "
                 "number of bytes, or None."
             )
-        if max_bytes is not None and not max_bytes > 0:
+        if max_bytes is not None and not float(max_bytes) > 0:
             raise ValueError(
                 f"max_bytes={max_bytes}, expected a number above 0, or None"
             )

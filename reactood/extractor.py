@@ -9,6 +9,7 @@ from numbers import Integral
 import PIL
 import torch
 import torchvision
+from PIL import ImageFile
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -262,8 +263,6 @@ class TorchFeatureExtractor(
     @as_a_whole
     def _fit(self, X):
         """Fit, and return the source of the images that were looked at."""
-        if self.cache is not None:
-            as_cache(self.cache)
         device = self._choose_device()
         passes = passes_default(device)
         with no_gradients(), default_device():
@@ -397,6 +396,8 @@ class TorchFeatureExtractor(
 
     def _open(self, X, transform, *, reset):
         """Return the source of batches, after scikit-learn has seen numeric arrays."""
+        if self.cache is not None:
+            as_cache(self.cache)  # says what is wrong with it, before anything is run
         source = open_source(
             X,
             self._prepare(transform),
@@ -486,6 +487,7 @@ class TorchFeatureExtractor(
             "device": device.type,
             "rounding": float32_rounding(),
             "dtype": str(torch.get_default_dtype()),  # of what a transform makes
+            "truncated": ImageFile.LOAD_TRUNCATED_IMAGES,  # read, or an error
             "preprocess": repr(prepare.transform),
             "n_features": self.n_features_out_,
             "reactood": __version__,

@@ -495,6 +495,16 @@ def test_hooks_are_told_by_what_they_are_given():
     assert len(set(seen)) == 4 and identity(net(0, 1)) == seen[0]
 
 
+def test_tables_that_are_only_called_hooks_are_walked_like_others():
+    def net(**hooks):
+        module = nn.Identity()
+        module.hooks = module._my_hooks = hooks
+        return module
+
+    assert identity(net(a=1)) != identity(net(b=1))
+    assert identity(net(a=1)) != identity(net(a=2))
+
+
 # --- what is refused, and what is not ----------------------------------------------
 
 
@@ -551,6 +561,72 @@ def test_an_object_that_leaves_its_lock_out_of_pickles_has_an_identity():
     """
     Transform = made(source)
     assert identity(Transform(1)) == identity(Transform(1)) != identity(Transform(2))
+
+
+def test_what_a_pickle_leaves_out_or_says_of_another_class_counts():
+    class Base:
+        def __init__(self, factor, hidden=0):
+            self.factor, self.hidden = factor, hidden
+
+        def __getstate__(self):
+            return {"factor": self.factor}
+
+    class Derived(Base):
+        def __call__(self, image):
+            return image
+
+    class Reduced(Base):
+        def __reduce__(self):
+            return Base, (self.factor,)
+
+    class Number(int):
+        def __reduce_ex__(self, protocol):
+            return Number, (0,)
+
+    class Hiding(dict):
+        def items(self):
+            return []
+
+    things = [
+        *(Base(1), Base(1, hidden=2), Derived(1), Reduced(1), Reduced(1, hidden=2)),
+        *(Number(1), Number(2), Hiding(a=1), Hiding(a=2)),
+    ]
+    assert len({identity(thing) for thing in things}) == len(things)
+    assert identity(Base(1, hidden=2)) == identity(Base(1, hidden=2))
+
+
+def test_annotations_count_as_code_may_read_them():
+    source = """
+        class Convert:
+            factor: {kind}
+            def __call__(self, image):
+                return self.__annotations__["factor"](image)
+        def convert(image: {kind}):
+            return convert.__annotations__["image"](image)
+        lock = __import__("threading").Lock()
+        def locked(image: lock):
+            return image
+        thing = Convert(), convert, locked
+    """
+    one, two, again = (
+        [identity(thing) for thing in made(source.format(kind=kind))]
+        for kind in ("int", "float", "int")
+    )
+    assert one == again and one[0] != two[0] and one[1] != two[1]
+
+
+def test_modules_of_a_class_of_their_own_are_told_by_it():
+    source = """
+        import types
+        class Lazy(types.ModuleType):
+            def __getattr__(self, name):
+                return {factor}
+        helpers = Lazy("helpers")
+        def thing(image):
+            return image * helpers.factor
+    """
+    one, two = (identity(made(source.format(factor=f))) for f in (1, 2))
+    assert one != two
 
 
 def test_functions_without_a_name_of_their_own_are_refused():
