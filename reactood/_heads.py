@@ -33,7 +33,7 @@ class IdentityHead:
 
     def on(self, block):
         # Copies both: a user's score function may work in place.
-        return _of_both_classes if self.one_logit else torch.clone
+        return of_both_classes if self.one_logit else torch.clone
 
 
 class LinearHead:
@@ -101,7 +101,7 @@ class ModuleHead:
                 return module(features.to(dtype, copy=True)).to(features.dtype)
 
         if self.one_logit:
-            return lambda features: _of_both_classes(logits(features))
+            return lambda features: of_both_classes(logits(features))
         return logits
 
     def _dtype(self):  # not kept: pickle may look for it in a module of the user's
@@ -109,7 +109,7 @@ class ModuleHead:
         return torch.float32 if parameter is None else parameter.dtype
 
 
-def _of_both_classes(z):
+def of_both_classes(z):
     """Return the logits of two classes for the one logit of a binary classifier.
 
     -z/2 and z/2 have the same probabilities, sigmoid(z) for the second class, and
@@ -220,7 +220,7 @@ def _linear_head(weight, bias, n_features, classes=None, *, trained=False):
             "extract X at the input of this head."
         )
     _check_classes(len(weight))
-    if len(weight) == 1:  # as _of_both_classes
+    if len(weight) == 1:  # as of_both_classes
         weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
     return LinearHead(weight, bias, classes, trained=trained)
 

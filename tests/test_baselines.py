@@ -241,6 +241,22 @@ def test_odin_whose_clip_fails_is_not_fitted(net, images):
         extractor.transform(images)
 
 
+def test_odin_of_a_head_of_one_logit_moves_towards_the_predicted_class(net, images):
+    net[-1] = nn.Linear(net[-1].in_features, 1)
+    two = copy.deepcopy(net)  # the same classifier, with a logit for each class
+    two[-1] = nn.Linear(net[-1].in_features, 2)
+    with torch.no_grad():
+        two[-1].weight.copy_(torch.cat([-net[-1].weight, net[-1].weight]) / 2)
+        two[-1].bias.copy_(torch.cat([-net[-1].bias, net[-1].bias]) / 2)
+    scores = [
+        make_odin_pipeline(model, noise=0.1, temperature=1.0)
+        .fit(images)
+        .score_samples(images)
+        for model in (net, two)
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-5)
+
+
 def test_odin_that_fails_to_fit_again_goes_on_perturbing(net, images):
     extractor = ODINFeatureExtractor(net, noise=0.1, temperature=1.0).fit(images)
     before = extractor.transform(images)

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from reactood._checks import id_rows
 from reactood._clip import learn_clip
+from reactood._heads import of_both_classes
 from reactood._modules import no_gradients
 from reactood._sklearn import Interval
 from reactood.extractor import TorchFeatureExtractor
@@ -249,6 +250,8 @@ class _Perturbing:
             batch = batch.detach().requires_grad_()
             features = self._rectified(batch.clone())  # models may work in place
             logits = (features @ self.weight.T + self.bias) / self.temperature
+            if logits.shape[1] == 1:  # the predicted one of two classes counts
+                logits = of_both_classes(logits)
             loss = cross_entropy(logits, logits.argmax(dim=1), reduction="sum")
             (gradient,) = torch.autograd.grad(loss, batch)
         return torch.where(gradient >= 0, 1.0, -1.0).to(batch.dtype)
