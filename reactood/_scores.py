@@ -52,7 +52,7 @@ def common_part(score: str | Callable, n_classes: int, temperature: float) -> fl
     """
     if callable(score):
         return 0.0
-    equal = torch.zeros(1, n_classes)
+    equal = torch.zeros(1, n_classes, dtype=torch.float32, device="cpu")
     scores = SCORES[score](equal, temperature)
     return scores.item() if scores.dtype == torch.float64 else 0.0
 
