@@ -37,6 +37,7 @@ from reactood._libraries import (
     library_version,
     module_name,
 )
+from reactood._reading import load_as_it_is
 
 _new_hash: Any
 try:  # 30 times as fast; not made to withstand an attacker who crafts images
@@ -228,7 +229,7 @@ class _Walk:
 
     def walk_picture(self, image):
         """Walk a PIL image, as a transform of the user's may see it."""
-        image.load()
+        load_as_it_is(image)
         self.note("image", type(image).__name__, image.mode, image.size)
         self.digest.update(image.tobytes())
         if image.palette is not None:

@@ -132,10 +132,33 @@ def loaded(image):
                     "its file was closed before its pixels were read. Call "
                     "image.load() before, or give the path."
                 )
-            image.load()
+            _load(image)
             return upright(image)
     except Exception as error:  # decoders raise all kinds
         raise ValueError(_unreadable(short(name), error)) from error
+
+
+def load_as_it_is(image):
+    """Decode an image of the user's that may have been opened and not read yet."""
+    with _decoding:
+        _load(image)
+
+
+def _load(image):
+    """Decode an image, not by mapping its file into memory.
+
+    Pillow lays the map of a TIFF file out by the size that the image has once it is
+    turned: photos that lie on their side come out scrambled. It maps no file without a
+    name.
+    """
+    name = getattr(image, "filename", "")
+    if name:
+        image.filename = ""
+    try:
+        image.load()
+    finally:
+        if name:
+            image.filename = name
 
 
 def _is_closed(image):
@@ -207,7 +230,7 @@ def _opened(source, n_bytes, name):
             raise Refused("it is empty (0 bytes). Remove or replace it.")
         with Image.open(source, formats=formats()) as image:
             check_pixels(*image.size)
-            image.load()
+            _load(image)
             return upright(image)
     except Exception as error:  # decoders raise all kinds
         raise ValueError(_unreadable(name, error)) from error

@@ -518,7 +518,7 @@ def plain_file(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, of damaged metadata
-            image = Image.open(path)
+            image = Image.open(io.BytesIO(path.read_bytes()))
             image.load()
         try:
             upright = ImageOps.exif_transpose(image)

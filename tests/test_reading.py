@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import conv_net
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 
 from reactood import TorchFeatureExtractor
-from reactood._reading import decode, formats, short, suffixes
+from reactood._reading import decode, formats, loaded, short, suffixes
 from reactood.datasets import list_images
 
 RESIZED = transforms.Compose(
@@ -322,7 +322,7 @@ import multiprocessing, sys
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
     sys.path.insert(0, {tests!r})
-    from PIL import Image
+    from PIL import Image, ImageOps
     from conftest import conv_net
     from test_reading import RESIZED
     from reactood import TorchFeatureExtractor
@@ -358,3 +358,24 @@ def test_long_values_are_cut(value, length):
     if len(repr(value * length)) <= 200:
         assert text == repr(value * length)
     assert len(short([value * length] * 3)) <= 200
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["path", "content", "opened", "opened file"])
+def test_tiff_files_are_turned_and_not_scrambled(kind, orientation, tmp_path, rng):
+    pixels = rng.integers(0, 256, (6, 9), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.tiff"
+    Image.fromarray(pixels).save(path, exif=exif)
+    lying = Image.fromarray(pixels)
+    lying.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(lying))
+    if kind == "opened":
+        read = loaded(Image.open(path))
+    elif kind == "opened file":
+        with open(path, "rb") as file:
+            read = loaded(Image.open(file))
+    else:
+        read = decode(path if kind == "path" else path.read_bytes())
+    np.testing.assert_array_equal(np.asarray(read), expected)
