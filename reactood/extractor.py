@@ -233,7 +233,6 @@ class TorchFeatureExtractor(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @without_autocast()
     def fit(self, X, y=None):
         """Build the private model and prove its head on the first images.
 
@@ -261,6 +260,7 @@ class TorchFeatureExtractor(
         return self
 
     @as_a_whole
+    @without_autocast()
     def _fit(self, X):
         """Fit, and return the source of the images that were looked at."""
         device = self._choose_device()
