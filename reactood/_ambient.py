@@ -51,3 +51,34 @@ def float32_by_default():
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def no_gradients():
+    """Record no operations, but make ordinary tensors, in inference mode too.
+
+    A module may keep a tensor that it made in a pass, and folding makes weights. Those
+    of torch's inference mode would be of no use in a later pass with gradients.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def default_device(device: str | torch.device = "cpu"):
+    """Make tensors that name no device on ``device``, whatever the program has set."""
+    if torch.get_default_device().type == torch.device(device).type:
+        yield
+    else:
+        with torch.device(device):
+            yield
+
+
+def passes_default(device: torch.device) -> torch.device:
+    """Return the default device for a model's passes on ``device``.
+
+    It is the CPU, as in a program that sets none; but a program that has made an
+    accelerator its default may run models that need it so.
+    """
+    ambient = torch.get_default_device()
+    return ambient if ambient.type == device.type else torch.device("cpu")

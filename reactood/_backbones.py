@@ -18,6 +18,7 @@ from torch.nn.modules import batchnorm, conv, pooling
 from torch.nn.parameter import is_lazy
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from reactood._ambient import no_gradients
 from reactood._folding import (
     find_folds,
     fold,
@@ -25,12 +26,7 @@ from reactood._folding import (
     replace_module,
     same_features,
 )
-from reactood._modules import (
-    free_memory,
-    is_out_of_memory,
-    linear_arrays,
-    no_gradients,
-)
+from reactood._modules import free_memory, is_out_of_memory, linear_arrays
 from reactood._networks import build_network, did_you_mean, listed, seeded
 from reactood._recent import Recent
 from reactood._warnings import warn

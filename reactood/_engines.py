@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reactood._ambient import without_autocast
+from reactood._ambient import no_gradients, without_autocast
 from reactood._folding import same_features
-from reactood._modules import no_gradients
 from reactood._recent import Recent
 from reactood._warnings import warn
 

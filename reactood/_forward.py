@@ -6,13 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from reactood._ambient import default_device, passes_default
 from reactood._blocks import to_device
-from reactood._modules import (
-    default_device,
-    free_memory,
-    is_out_of_memory,
-    passes_default,
-)
+from reactood._modules import free_memory, is_out_of_memory
 
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
 # On a processor, a batch whose feature maps fit into memory that the allocator hands

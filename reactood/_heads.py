@@ -12,14 +12,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from reactood._ambient import default_device, passes_default
 from reactood._blocks import Workspace, as_float, as_tensor, take_rows
-from reactood._modules import (
-    default_device,
-    linear_arrays,
-    passes_default,
-    private_build,
-    private_copy,
-)
+from reactood._modules import linear_arrays, private_build, private_copy
 
 
 class IdentityHead:

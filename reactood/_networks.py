@@ -16,14 +16,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision.models import WeightsEnum
 
-from reactood._ambient import float32_by_default
+from reactood._ambient import default_device, float32_by_default
 from reactood._identity import identity
-from reactood._modules import (
-    check_values,
-    default_device,
-    private_build,
-    private_copy,
-)
+from reactood._modules import check_values, private_build, private_copy
 from reactood._recent import Recent
 
 

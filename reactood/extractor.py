@@ -19,7 +19,13 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._ambient import float32_rounding, without_autocast
+from reactood._ambient import (
+    default_device,
+    float32_rounding,
+    no_gradients,
+    passes_default,
+    without_autocast,
+)
 from reactood._backbones import (
     PROOF_IMAGES,
     attach,
@@ -36,12 +42,7 @@ from reactood._extraction import Extraction
 from reactood._forward import Forward, explained, read_size
 from reactood._identity import HASH, identity
 from reactood._images import READING, MissingTransform, Preparation
-from reactood._modules import (
-    choose_device,
-    default_device,
-    no_gradients,
-    passes_default,
-)
+from reactood._modules import choose_device
 from reactood._networks import Network
 from reactood._rows import Rows
 from reactood._sklearn import Interval, StrOptions, _fit_context, validate_array

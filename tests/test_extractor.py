@@ -442,32 +442,30 @@ class Tokens(nn.Module):
         return self.head(self.norm(self.block(self.act(self.embed(x)))).mean(1))
 
 
+def assert_averages(net, layer, X, *, axis):
+    """The features of a layer are its output, averaged over the axis of positions."""
+    seen = []
+    net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
+    with torch.no_grad():
+        net(torch.from_numpy(X))
+    features = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
+    np.testing.assert_allclose(features, seen[0].mean(axis), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [None, 96])
 @pytest.mark.parametrize("layer", ["conv", "norm", "act", "pool"])
 def test_sequences_with_channels_in_front_are_averaged_over_positions(
     layer, length, rng
 ):
     X = rng.normal(size=(20, 2, 96)).astype(np.float32)
-    net = Sequences(length).eval()
-    seen = []
-    net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
-    with torch.no_grad():
-        net(torch.from_numpy(X))
-    features = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
-    np.testing.assert_allclose(features, seen[0].mean(2), rtol=1e-4, atol=1e-5)
+    assert_averages(Sequences(length).eval(), layer, X, axis=2)
 
 
 @pytest.mark.parametrize("length", [None, 16])
 @pytest.mark.parametrize("layer", ["embed", "act", "block", "norm"])
 def test_sequences_with_channels_last_are_averaged_over_positions(layer, length, rng):
     X = rng.normal(size=(20, 16, 5)).astype(np.float32)  # as many tokens as channels
-    net = Tokens(length).eval()
-    seen = []
-    net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[-1]))
-    with torch.no_grad():
-        net(torch.from_numpy(X))
-    features = TorchFeatureExtractor(net, layer=layer).fit_transform(X)
-    np.testing.assert_allclose(features, seen[0].mean(1), rtol=1e-4, atol=1e-5)
+    assert_averages(Tokens(length).eval(), layer, X, axis=1)
 
 
 def test_channels_that_nothing_shows_are_an_error(rng):

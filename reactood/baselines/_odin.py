@@ -7,10 +7,10 @@ import torch
 from sklearn.pipeline import Pipeline
 from torch.nn.functional import cross_entropy
 
+from reactood._ambient import no_gradients
 from reactood._checks import id_rows
 from reactood._clip import learn_clip
 from reactood._heads import of_both_classes
-from reactood._modules import no_gradients
 from reactood._sklearn import Interval
 from reactood.extractor import TorchFeatureExtractor
 from reactood.pipeline import make_react_pipeline
