@@ -97,6 +97,27 @@ def test_features_do_not_depend_on_what_is_set_around(
     np.testing.assert_array_equal(inside.transform(X), expected)
 
 
+SEEN = []
+
+
+class Watching(nn.Sequential):
+    """Notes whether autocast is on, in each of its copies."""
+
+    def forward(self, batch):
+        SEEN.append(torch.is_autocast_enabled("cpu"))
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize("call", ["fit", "fit_transform"])
+def test_the_proof_is_without_autocast(call):
+    SEEN.clear()
+    model = Watching(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        getattr(TorchFeatureExtractor(model), call)(torch.rand(5, 3, 2, 2))
+    assert SEEN
+    assert not any(SEEN)
+
+
 @around
 def test_the_cache_does_not_keep_what_is_set_around(net, X, around, tmp_path):
     expected = TorchFeatureExtractor(net).fit_transform(X)

@@ -57,7 +57,7 @@ def test_a_wrong_command_is_answered_without_torch():
     code = """
 from reactood.__main__ import main
 try:
-    main(["banchmark"])
+    main(["bench"])
 except SystemExit as stop:
     assert stop.code == 2
 """
