@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from reactood import TorchFeatureExtractor
-from reactood._networks import build_network
+from reactood._networks._build import build_network
 
 MODELS = "resnet50", "mobilenet_v2", "vit_b_16"
 BARS = {  # of arrays, at the batch size where the loop is as users write it

@@ -21,8 +21,8 @@ from _timing import (
 from scipy.special import logsumexp
 
 from reactood import ReActDetector
-from reactood._percentile import column_percentiles, pooled_percentiles
-from reactood._scores import SCORES
+from reactood._scoring._percentile import column_percentiles, pooled_percentiles
+from reactood._scoring._scores import SCORES
 
 FULL = 50_000, 2_048, 1_000
 SMOKE = 2_000, 512, 10

@@ -20,7 +20,8 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.model_selection import GridSearchCV, KFold
 
 from reactood import TorchFeatureExtractor, make_react_pipeline
-from reactood._identity import HASH, image_digest
+from reactood._images._digest import image_digest
+from reactood._utils._fingerprint._hashing import HASH
 
 PERCENTILES = 80.0, 85.0, 90.0, 92.5, 95.0, 97.5, 99.0
 MOST_PASSES = 1.2

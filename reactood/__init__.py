@@ -5,12 +5,12 @@
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from reactood._version import __version__ as __version__
+from reactood._utils._version import __version__ as __version__
 
 if _TYPE_CHECKING:  # for type checkers and editors, which do not run the code below
     from reactood.detector import ReActDetector
-    from reactood.detector_cv import ReActDetectorCV
     from reactood.extractor import TorchFeatureExtractor
+    from reactood.model_selection import ReActDetectorCV
     from reactood.pipeline import make_react_pipeline
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
 
 _HOMES = {
     "ReActDetector": "reactood.detector",
-    "ReActDetectorCV": "reactood.detector_cv",
+    "ReActDetectorCV": "reactood.model_selection",
     "TorchFeatureExtractor": "reactood.extractor",
     "make_react_pipeline": "reactood.pipeline",
 }
@@ -32,7 +32,6 @@ _MODULES = {
     "conformal",
     "datasets",
     "detector",
-    "detector_cv",
     "extractor",
     "inspection",
     "metrics",

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from reactood._benchmark import cli
+from reactood._cli.benchmark import _command as cli
 
 
 def main(arguments=None):
@@ -33,7 +33,7 @@ def main(arguments=None):
         cli.run(options, arguments)
         return
 
-    from reactood._demo import run
+    from reactood._cli._demo import run
 
     run(options.out)
 

@@ -15,9 +15,11 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._checks import FractionHints, as_a_whole, check_marks, id_rows
-from reactood._detectors import copy_input_names, parts_of, scoring_of
-from reactood._sklearn import (
+from reactood._utils._display import Shown
+from reactood._utils._estimators import FractionHints, as_a_whole
+from reactood._utils._labels import check_marks, id_rows
+from reactood._utils._response import copy_input_names, parts_of, scoring_of
+from reactood._utils._sklearn import (
     HasMethods,
     Interval,
     _check_method_params,
@@ -26,7 +28,6 @@ from reactood._sklearn import (
     _routing_enabled,
     _safe_indexing,
 )
-from reactood._summary import Shown
 
 __all__ = ["ConformalDetector"]
 

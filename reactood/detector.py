@@ -8,37 +8,35 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reactood._ambient import without_autocast
-from reactood._blocks import (
+from reactood._scoring._blocks import (
     Workspace,
-    as_tensor,
     check_finite,
     nan_rows,
     rows_per_block,
     take_rows,
     tensor_blocks,
 )
-from reactood._checks import (
-    FractionHints,
-    as_a_whole,
-    check_marks,
+from reactood._scoring._clip import learn_clip, rectify
+from reactood._scoring._heads import LinearHead, make_head
+from reactood._scoring._scores import (
+    SCORES,
     check_result,
     check_scores,
     check_spread,
-    id_rows,
+    common_part,
 )
-from reactood._clip import learn_clip, rectify
-from reactood._heads import LinearHead, make_head
-from reactood._modules import choose_device
-from reactood._scores import SCORES, common_part
-from reactood._sklearn import (
+from reactood._utils._ambient import without_autocast
+from reactood._utils._display import Shown
+from reactood._utils._estimators import FractionHints, as_a_whole
+from reactood._utils._labels import check_marks, id_rows
+from reactood._utils._sklearn import (
     HasMethods,
     Interval,
     StrOptions,
     _fit_context,
     validate_array,
 )
-from reactood._summary import Shown
+from reactood._utils._tensors import as_tensor, choose_device
 
 __all__ = ["ReActDetector"]
 

@@ -6,11 +6,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
-from reactood._backbones import ModelHead, find_head
-from reactood._detectors import parts_of
-from reactood._summary import Shown
+from reactood._networks._head import ModelHead, find_head
+from reactood._utils._display import Shown
+from reactood._utils._response import parts_of
 from reactood.detector import ReActDetector
-from reactood.extractor import TorchFeatureExtractor
+from reactood.extractor._extractor import TorchFeatureExtractor
 
 __all__ = ["ReActPipeline", "make_react_pipeline"]
 

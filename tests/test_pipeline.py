@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from torchvision.transforms.functional import to_tensor
 
-import reactood._backbones
+import reactood._networks._proof
 from reactood import ReActDetector, make_react_pipeline
 from reactood.datasets import ImageDataset, digits_classifier, load_digits_ood
 from reactood.pipeline import ReActPipeline
@@ -235,7 +235,7 @@ def test_grid_search_in_two_processes():
 def test_memory_keeps_the_extractor_and_its_features(tmp_path, X, monkeypatch):
     pipeline = make_react_pipeline(conv_net, memory=str(tmp_path)).fit(X)
     monkeypatch.setattr(  # the next fit must not get here
-        "reactood.extractor.TorchFeatureExtractor._extract", None
+        "reactood.extractor._extractor.TorchFeatureExtractor._extract", None
     )
     again = clone(pipeline).set_params(detector__percentile=70).fit(X)
     assert again[1].activation_threshold_ < pipeline[1].activation_threshold_
@@ -343,11 +343,11 @@ def test_notes_of_heads_travel_with_the_recipe(X):
     pipeline = make_react_pipeline(functools.partial(another_each_time, 8))
     features = pipeline[0].fit(X).transform(X)
     pickled = pickle.dumps(pipeline[1])
-    reactood._backbones._HEADS.clear()  # as in another process
+    reactood._networks._head._HEADS.clear()  # as in another process
     with pytest.raises(ValueError, match="built a network with another head than"):
         pickle.loads(pickled).fit(features)
     assert len(pickled) < 3000
-    reactood._backbones._HEADS.clear()
+    reactood._networks._head._HEADS.clear()
     make_react_pipeline(conv_net)[1].fit(features)  # nothing is known: any head
 
 

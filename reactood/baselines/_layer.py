@@ -6,9 +6,9 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from reactood._folding import replace_module
-from reactood._networks import build_network
-from reactood._percentile import pooled_percentiles
+from reactood._networks._build import build_network
+from reactood._scoring._percentile import pooled_percentiles
+from reactood._utils._modules import replace_module
 
 
 class _Clip(nn.Module):

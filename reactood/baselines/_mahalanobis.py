@@ -10,9 +10,11 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from reactood._blocks import rows_per_block
-from reactood._checks import FractionHints, as_a_whole, check_spread, id_rows
-from reactood._sklearn import HasMethods, Interval, _fit_context
+from reactood._scoring._blocks import rows_per_block
+from reactood._scoring._scores import check_spread
+from reactood._utils._estimators import FractionHints, as_a_whole
+from reactood._utils._labels import id_rows
+from reactood._utils._sklearn import HasMethods, Interval, _fit_context
 
 FLOATS = np.float64, np.float32
 

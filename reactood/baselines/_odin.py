@@ -7,12 +7,12 @@ import torch
 from sklearn.pipeline import Pipeline
 from torch.nn.functional import cross_entropy
 
-from reactood._ambient import no_gradients
-from reactood._checks import id_rows
-from reactood._clip import learn_clip
-from reactood._heads import of_both_classes
-from reactood._sklearn import Interval
-from reactood.extractor import TorchFeatureExtractor
+from reactood._scoring._clip import learn_clip
+from reactood._scoring._heads import of_both_classes
+from reactood._utils._ambient import no_gradients
+from reactood._utils._labels import id_rows
+from reactood._utils._sklearn import Interval
+from reactood.extractor._extractor import TorchFeatureExtractor
 from reactood.pipeline import make_react_pipeline
 
 

@@ -3,15 +3,15 @@
 from sklearn.base import clone
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reactood._ambient import (
+from reactood._images._sources import plan_rows
+from reactood._networks._build import build_network
+from reactood._networks._forward import read_size
+from reactood._utils._ambient import (
     default_device,
     no_gradients,
     passes_default,
     without_autocast,
 )
-from reactood._batches import plan_rows
-from reactood._forward import read_size
-from reactood._networks import build_network
 from reactood.baselines._layer import with_model
 
 

@@ -5,8 +5,8 @@ import os
 import numpy as np
 from torch.utils.data import Dataset
 
-from reactood._inputs import folder_items
-from reactood._reading import is_path
+from reactood._images._files import is_path
+from reactood._images._kinds import folder_items
 
 __all__ = ["ImageDataset", "list_images"]
 

@@ -6,9 +6,9 @@ from sklearn.utils import assert_all_finite, column_or_1d, get_tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._checks import as_a_whole
-from reactood._detectors import copy_input_names
-from reactood._summary import Shown
+from reactood._utils._display import Shown
+from reactood._utils._estimators import as_a_whole
+from reactood._utils._response import copy_input_names
 from reactood.inspection._common import score_method
 
 ID, OOD = 1, -1

@@ -5,8 +5,8 @@ import torch
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._blocks import check_finite
-from reactood._detectors import parts_of
+from reactood._scoring._blocks import check_finite
+from reactood._utils._response import parts_of
 from reactood.detector import ReActDetector
 
 # Okabe and Ito's, which colour-blind readers can tell apart.

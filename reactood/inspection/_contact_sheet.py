@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import check_array, column_or_1d
 
-from reactood._images import pixels_of
-from reactood._inputs import image_items
+from reactood._images._kinds import image_items
+from reactood._images._pixels import pixels_of
 from reactood.detector import ReActDetector
 from reactood.inspection._common import (
     ID_COLOR,

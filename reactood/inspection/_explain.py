@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.utils import Bunch, gen_batches
 
-from reactood._blocks import rows_per_block
+from reactood._scoring._blocks import rows_per_block
 from reactood.inspection._common import activations
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reactood._summary import percentile_of
+from reactood._utils._response import percentile_of
 from reactood.inspection._common import (
     CLIP_COLOR,
     ID_COLOR,

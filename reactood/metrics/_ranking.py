@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
-from reactood._warnings import warn
+from reactood._utils._warnings import warn
 
 __all__ = [
     "aupr_in",

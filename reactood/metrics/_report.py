@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
-from reactood._detectors import parts_of, scoring_of
-from reactood._warnings import warn
+from reactood._utils._response import parts_of, scoring_of
+from reactood._utils._warnings import warn
 from reactood.metrics import _ranking
 from reactood.metrics._bootstrap import METRICS, metrics_of_resamples
 from reactood.metrics._table import OODReport

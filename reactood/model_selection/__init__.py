@@ -1,5 +1,6 @@
 """Choosing a percentile, with out-of-distribution data and without."""
 
+from reactood.model_selection._detector_cv import ReActDetectorCV
 from reactood.model_selection._split import LeaveOneOODSourceOut, OODSplit
 from reactood.model_selection._surrogates import (
     make_surrogate_features,
@@ -10,6 +11,7 @@ from reactood.model_selection._tune import tune_percentile
 __all__ = [
     "LeaveOneOODSourceOut",
     "OODSplit",
+    "ReActDetectorCV",
     "make_surrogate_features",
     "make_surrogate_ood",
     "tune_percentile",

@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, KFold
 from sklearn.utils import check_consistent_length, indexable
 
-from reactood._checks import id_rows
-from reactood._sklearn import GroupsConsumerMixin
+from reactood._utils._labels import id_rows
+from reactood._utils._sklearn import GroupsConsumerMixin
 
 __all__ = ["LeaveOneOODSourceOut", "OODSplit"]
 

@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 from sklearn.utils import check_array, check_random_state
 from torch.utils.data import Dataset
 
-from reactood._batches import image_in
-from reactood._blocks import as_float
-from reactood._images import channels_last, pixels_of
-from reactood._inputs import image_items
+from reactood._images._kinds import image_items
+from reactood._images._pixels import channels_last, pixels_of
+from reactood._images._sources import image_in
+from reactood._utils._tensors import as_float
 
 __all__ = ["make_surrogate_features", "make_surrogate_ood"]
 

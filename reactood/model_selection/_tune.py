@@ -7,10 +7,10 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
-from reactood._detectors import parts_of
-from reactood._warnings import warn
+from reactood._utils._response import parts_of
+from reactood._utils._warnings import warn
 from reactood.detector import ReActDetector
-from reactood.detector_cv import PERCENTILES, ReActDetectorCV
+from reactood.model_selection._detector_cv import PERCENTILES, ReActDetectorCV
 from reactood.model_selection._surrogates import (
     iterate_surrogates,
     make_surrogate_features,

@@ -1,0 +1,85 @@
+"""Files of public data sets, in the layouts that others gave them."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from reactood._images._preparation import list_folder
+
+IDX_UINT8 = 0x08
+
+
+class Absent(Exception):
+    """Something is not in the data folder; the text says what and where to get it."""
+
+
+def find(data, names, *, get):
+    """Return the first of the paths ``names`` in the folder ``data`` that exists.
+
+    Raises
+    ------
+    Absent
+        If there is none; ``get`` says where to get it.
+    """
+    for name in names:
+        if (path := Path(data) / name).exists():
+            return path
+    wanted = " or ".join(names)
+    raise Absent(f"{wanted} is not in {os.fspath(data)}. {get}")
+
+
+def list_classes(folder):
+    """Return paths of the images in folders of classes, and a class for each.
+
+    Classes are numbered in the order of the folders' names.
+
+    Raises
+    ------
+    Absent
+        If the folder holds no folders.
+    """
+    folders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
+    if not folders:
+        raise Absent(
+            f"{os.fspath(folder)} holds no folders; wanted one for each class, named "
+            "so that sorted names are in the order of the model's classes."
+        )
+    files = [list_folder(path) for path in folders]
+    classes = np.repeat(np.arange(len(folders)), [len(names) for names in files])
+    return [name for names in files for name in names], classes
+
+
+def read_idx(path):
+    """Read bytes in MNIST's format, gzipped or not, as an array.
+
+    Raises
+    ------
+    ValueError
+        If the file is of another format, or cut short.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    if len(content) < 4 or content[:3] != bytes([0, 0, IDX_UINT8]):
+        raise ValueError(
+            f"{os.fspath(path)} starts with {content[:4].hex()!r}; wanted an IDX file "
+            "of bytes, which starts with '000008'."
+        )
+    n_axes = content[3]
+    shape = np.frombuffer(content, ">i4", n_axes, offset=4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
+    if len(values) != shape.prod():
+        raise ValueError(
+            f"{os.fspath(path)} holds {len(values)} bytes where its header has "
+            f"{' x '.join(map(str, shape))}: cut short? Get it again."
+        )
+    return values.reshape(shape)
+
+
+def read_svhn(path):
+    """Read the street numbers' MATLAB file: uint8 of shape (n, 32, 32, 3)."""
+    return np.ascontiguousarray(loadmat(path)["X"].transpose(3, 0, 1, 2))

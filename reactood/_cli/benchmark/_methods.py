@@ -1,0 +1,185 @@
+"""What ``--methods`` may name, and how each is made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.covariance import LedoitWolf
+from sklearn.pipeline import make_pipeline
+
+from reactood.baselines import MahalanobisDetector
+from reactood.detector import ReActDetector
+from reactood.rectifiers._clipping import BATS, VRAP, BFAct
+from reactood.rectifiers._dice import DICE
+from reactood.rectifiers._scaling import ASH, SCALE
+
+SCORES = {"msp": "msp", "max-logit": "max_logit", "energy": "energy"}
+
+
+SHAPING = {
+    "bats": BATS,
+    "vra-p": VRAP,
+    "bfact": BFAct,
+    "ash-p": lambda: ASH(kind="p"),
+    "ash-b": lambda: ASH(kind="b"),
+    "ash-s": lambda: ASH(kind="s"),
+    "scale": SCALE,
+}
+
+
+CLIPPABLE = [*SCORES, "odin", "mahalanobis", "dice"]
+
+
+CLIPS = "", "+react"
+
+
+PERCENTILES = 99, 95, 90, 85, 80, 65, 10
+
+
+def _each(names, clips):
+    return [f"{name}{clip}" for name in names for clip in clips]
+
+
+GROUPS = {
+    "paper": "msp odin mahalanobis energy energy+react".split(),
+    "scores": _each(SCORES, CLIPS),
+    "compatibility": _each([*SCORES, "odin", "mahalanobis"], CLIPS),
+    "percentiles": _each(SCORES, ["", *(f"+react@{p}" for p in PERCENTILES)]),
+    "variants": ["energy", "energy+react", "react-per-unit", "react-two-sided"],
+    "shaping": ["energy", "energy+react", *SHAPING, "dice", "dice+react"],
+}
+
+
+FEW = 5  # samples per feature, below which a covariance is shrunk
+
+
+DICE_WITH_CLIP = 10  # percent of the weights, as in the authors' use after a clip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What methods are made of: a head, the clip, and what is known of the images."""
+
+    head: Any
+    percentile: float | None = 90.0
+    threshold: float | None = None
+    classes: Any = None
+    shape: tuple = (0, 0)  # of the features to learn from
+    noise: tuple = (0.005, 0.0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name such as ``energy+react@80``, taken apart."""
+
+    text: str
+    name: str
+    clipped: bool
+    percentile: float | None = None  # of its own
+
+    @property
+    def on_images(self):
+        """Whether it needs images, not features."""
+        return self.name == "odin" or self.layer is not None
+
+    @property
+    def layer(self):
+        """The layer after which it clips, or None for the penultimate one."""
+        name, _, layer = self.name.partition(":")
+        return layer if name == "react-layer" else None
+
+    def clip(self, setting):
+        """Return the detector's parameters for its clip, or for none."""
+        if not self.clipped:
+            return {"percentile": None, "threshold": None}
+        if self.percentile is not None:
+            return {"percentile": self.percentile, "threshold": None}
+        return {"percentile": setting.percentile, "threshold": setting.threshold}
+
+    def make(self, setting):
+        """Return an unfitted detector on features."""
+        clip = self.clip(setting)
+        if self.layer:  # clipped before the features come out
+            return ReActDetector(setting.head, percentile=None)
+        if self.name in SCORES:
+            score = SCORES[self.name]
+            return ReActDetector(setting.head, score_function=score, **clip)
+        if self.name == "react-per-unit":
+            return ReActDetector(
+                setting.head, percentile=clip["percentile"], per_unit=True
+            )
+        if self.name == "react-two-sided":
+            upper = clip["percentile"]
+            return ReActDetector(
+                setting.head, percentile=upper, lower_percentile=100 - upper
+            )
+        steps = []
+        if self.clipped:
+            percentile, high = clip["percentile"], clip["threshold"]
+            steps = [
+                VRAP(low=0.0, high_percentile=percentile, high=high, per_unit=False)
+            ]
+        if self.name == "mahalanobis":
+            return make_pipeline(*steps, _mahalanobis(setting))
+        if self.name == "dice":
+            dice = DICE(setting.head, DICE_WITH_CLIP) if steps else DICE(setting.head)
+            return make_pipeline(*steps, dice, ReActDetector(percentile=None))
+        rule = SHAPING[self.name]()
+        return make_pipeline(rule, ReActDetector(setting.head, percentile=None))
+
+
+def _mahalanobis(setting):
+    n_samples, n_features = setting.shape
+    if n_samples < FEW * n_features:
+        return MahalanobisDetector(LedoitWolf(assume_centered=True))
+    return MahalanobisDetector()
+
+
+def classes_for_mahalanobis(classes):
+    """Return class labels where classes have members to average, else None."""
+    if classes is None or np.bincount(classes).max() < 2:
+        return None
+    return classes
+
+
+def parse_methods(text):
+    """Return the methods that a comma-separated text names, each once.
+
+    Raises
+    ------
+    ValueError
+        If one is not known.
+    """
+    names = []
+    for name in filter(None, map(str.strip, text.split(","))):
+        names += GROUPS.get(name, [name])
+    if not names:
+        raise ValueError("--methods names none.")
+    return [_parse(name) for name in dict.fromkeys(names)]
+
+
+def _parse(text):
+    name, _, percentile = text.partition("@")
+    base = name.removesuffix("+react")
+    clipped = name != base or name.startswith("react-")
+    known = [*CLIPPABLE, *SHAPING, "react-per-unit", "react-two-sided"]
+    layer = base.startswith("react-layer:") and base != "react-layer:"
+    if not (layer or base in known) or (name != base and base not in CLIPPABLE):
+        raise ValueError(
+            f"--methods: there is no method {text!r}. Wanted one of "
+            f"{', '.join(known)} or react-layer:LAYER; +react after "
+            f"{', '.join(CLIPPABLE)}, and @PERCENTILE after that; or a group: "
+            f"{', '.join(GROUPS)}."
+        )
+    if not percentile:
+        return Method(text, base, clipped)
+    try:
+        value = float(percentile)
+    except ValueError:
+        value = 0.0
+    if not (clipped and 0 < value <= 100):
+        raise ValueError(
+            f"--methods {text}: wanted a percentile in (0, 100] in percent, after a "
+            "method that clips, as in energy+react@90."
+        )
+    return Method(text, base, clipped, value)

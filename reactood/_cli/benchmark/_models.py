@@ -1,0 +1,165 @@
+"""What ``--model`` may name, and the two networks of the paper's CIFAR experiments."""
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+DENSENET_NAMES = (  # of the usual CIFAR DenseNet, to torchvision's
+    (r"^conv1\.", "features.conv0."),
+    (r"^bn1\.", "features.norm5."),
+    (r"^fc\.", "classifier."),
+    (r"^trans(\d)\.bn1\.", r"features.transition\1.norm."),
+    (r"^trans(\d)\.conv1\.", r"features.transition\1.conv."),
+    (
+        r"^block(\d)\.layer\.(\d+)\.bn(\d)\.",
+        r"features.denseblock\1.denselayer<\2>.norm\3.",
+    ),
+    (
+        r"^block(\d)\.layer\.(\d+)\.conv(\d)\.",
+        r"features.denseblock\1.denselayer<\2>.conv\3.",
+    ),
+)
+
+
+RESNET_NAMES = ((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample."))
+
+
+def cifar_resnet18(n_classes):
+    """Make a ResNet-18 for images of 32 x 32: a small first layer, and no pooling."""
+    net = torchvision.models.resnet18(num_classes=n_classes)
+    net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    return net.eval()
+
+
+def cifar_densenet100(n_classes):
+    """Make a DenseNet-BC of 100 layers and growth 12 for images of 32 x 32."""
+    net = torchvision.models.DenseNet(12, (16, 16, 16), 24, num_classes=n_classes)
+    net.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
+    for name in ("norm0", "relu0", "pool0"):
+        setattr(net.features, name, nn.Identity())
+    return net.eval()
+
+
+CIFAR = {
+    "resnet18": (cifar_resnet18, RESNET_NAMES),
+    "densenet100": (cifar_densenet100, DENSENET_NAMES),
+}
+
+
+def parse_model(text, *, n_classes, cifar=False):
+    """Return what an extractor takes as model, for what a user wrote.
+
+    Parameters
+    ----------
+    text : str
+        ``FILE.py:FUNCTION`` builds the model; ``NAME=CHECKPOINT`` is an architecture
+        with the weights of a file; anything else is a name.
+    n_classes : int
+        Of the data set.
+    cifar : bool
+        Whether architectures are those for images of 32 x 32.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, function or architecture.
+    """
+    file, separator, function = text.rpartition(":")
+    if separator and file.endswith(".py"):
+        return load_function(file, function)
+    name, separator, checkpoint = text.partition("=")
+    if separator:
+        if not Path(checkpoint).is_file():
+            raise ValueError(f"--model {text}: there is no file {checkpoint!r}.")
+        if cifar and name not in CIFAR:
+            raise ValueError(
+                f"--model {text}: {name!r} is no architecture known here for images "
+                f"of 32 x 32; wanted one of {', '.join(CIFAR)}, or FILE.py:FUNCTION."
+            )
+        return functools.partial(
+            with_checkpoint, name, checkpoint, n_classes, cifar=cifar
+        )
+    if cifar:
+        raise ValueError(
+            f"--model {text}: no trained weights come with this suite; give a "
+            "checkpoint, --model resnet18=FILE or --model densenet100=FILE, or a "
+            "function that builds the model, --model FILE.py:FUNCTION."
+        )
+    return text
+
+
+def parse_transform(text):
+    """Return the transform that a user's ``FILE.py:FUNCTION`` makes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file or function, or if it makes no transform.
+    """
+    file, separator, function = text.rpartition(":")
+    if not (separator and file.endswith(".py")):
+        raise ValueError(
+            f"--preprocess {text}: expected FILE.py:FUNCTION, a function without "
+            "arguments that returns the transform."
+        )
+    transform = load_function(file, function)()
+    if not callable(transform):
+        raise ValueError(
+            f"--preprocess {text}: the function returned a "
+            f"{type(transform).__name__}, expected a transform, which takes a PIL "
+            "image and returns a float tensor."
+        )
+    return transform
+
+
+def load_function(file, name):
+    """Return a function of a Python file."""
+    if not Path(file).is_file():
+        raise ValueError(f"There is no file {str(file)!r} with a function {name!r}.")
+    spec: Any = importlib.util.spec_from_file_location(Path(file).stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise ValueError(f"{str(file)!r} has no function {name!r}.") from None
+
+
+def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
+    """Build an architecture and load the weights of a file into it."""
+    if cifar:
+        build, renames = CIFAR[name]
+        net = build(n_classes)
+    else:
+        net, renames = torchvision.models.get_model(name, weights=None), ()
+    # Weights only: other pickles can run any code.
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model", "net"):
+        if isinstance(state.get(key), dict):
+            state = state[key]
+    state = {_renamed(key, renames): value for key, value in state.items()}
+    wrong = sorted(set(state) ^ set(net.state_dict()))
+    if wrong:
+        raise ValueError(
+            f"The weights in {checkpoint!r} are not those of {name}: {len(wrong)} "
+            f"names are only in one of the two, the first {wrong[0]!r}. A function "
+            "that builds your model, --model FILE.py:FUNCTION, takes any."
+        )
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def _renamed(key, renames):
+    key = key.removeprefix("module.")
+    for pattern, replacement in renames:
+        if re.search(pattern, key):
+            key = re.sub(pattern, replacement, key)
+            break
+    return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) + 1), key)

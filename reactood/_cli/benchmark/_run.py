@@ -1,0 +1,283 @@
+"""From a task and methods to numbers; what was computed once is kept."""
+
+import functools
+import hashlib
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reactood._cli.benchmark._methods import Setting, classes_for_mahalanobis
+from reactood._cli.benchmark._published import published
+from reactood._images._digest import image_digest
+from reactood._utils._fingerprint._walk import identity
+from reactood._utils._response import parts_of
+from reactood.baselines import ODINFeatureExtractor, clip_layer
+from reactood.cache._feature_cache import FeatureCache
+from reactood.detector import ReActDetector
+from reactood.extractor._extractor import TorchFeatureExtractor
+from reactood.metrics import auroc, fpr_at_tpr
+
+ODIN_TEMPERATURE = 1000.0
+
+
+UNKNOWN_TO_ODIN = "precision", "engine"
+
+
+PACKAGES = "reactood", "torch", "torchvision", "scikit-learn", "numpy", "scipy"
+
+
+class Benchmark:
+    """One task on one machine.
+
+    Parameters
+    ----------
+    task : Task
+        Model and images.
+    out : Path
+        Folder of the report; features are kept in it, so that a killed run goes on
+        where it was.
+    percentile, threshold, noise : float or None
+        Of the clip and of ODIN; None for the task's own.
+    verbose, progress : bool
+        Whether to say what is being done; and with bars, which take tqdm.
+    **options
+        Of the extractor.
+    """
+
+    def __init__(
+        self,
+        task,
+        out,
+        *,
+        percentile=90.0,
+        threshold=None,
+        noise=None,
+        verbose=False,
+        progress=False,
+        **options,
+    ):
+        self.task, self.out = task, Path(out)
+        self.verbose, self.progress = verbose, progress
+        self.options = options
+        self.extractor = TorchFeatureExtractor(
+            task.model,
+            weights=task.weights,
+            preprocess=task.preprocess,
+            cache=FeatureCache(self.out / "cache"),
+            verbose=progress,
+            **options,
+        )
+        self.timings = {}
+        self.images = {"ID to learn from": task.calibration, "ID judged": task.test}
+        self.images |= {f"OOD {name}": images for name, images in task.ood.items()}
+        self.features = self._extracted(self.extractor)
+        self.calibration, self.test, *_ = self.features.values()
+        self.setting = Setting(
+            head=self.extractor.head_,
+            percentile=percentile,
+            threshold=task.threshold if threshold is None else threshold,
+            classes=classes_for_mahalanobis(task.calibration_classes),
+            shape=self.calibration.shape,
+            noise=task.noise if noise is None else (noise, noise),
+        )
+        plain = ReActDetector(self.setting.head, percentile=None)
+        self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
+
+    def run(self, methods):
+        """Return everything that a report shows, as plain values."""
+        results = []
+        for method in methods:
+            self._say(method.text)
+            results.append(self._judged(method))
+        return {
+            "suite": self.task.suite,
+            "model": self.task.model_name,
+            "percentile": self.setting.percentile,
+            "threshold": self.setting.threshold,
+            "odin_noise": list(self.setting.noise),
+            "counts": {name: len(images) for name, images in self.images.items()},
+            "id_accuracy": self._accuracy(self.plain_classes),
+            "notes": self.task.notes,
+            "methods": results,
+            "timings": self.timings,
+            "versions": versions(),
+        }
+
+    def _extracted(self, extractor):
+        """Return the features of all images, by their names."""
+        extractor.fit(self.task.calibration)
+        found = {}
+        for name, images in self.images.items():
+            self._say(f"{name}: {len(images):,} images")
+            start = time.perf_counter()
+            found[name] = extractor.transform(images)
+            key = f"features, {name}"
+            self.timings.setdefault(key, time.perf_counter() - start)
+        return found
+
+    def _judged(self, method):
+        """Return the numbers of one method, or its error."""
+        row = {"method": method.text}
+        start = time.perf_counter()
+        try:
+            detector, scores, clip = self._scores(method)
+        except ValueError as error:
+            return row | {"error": str(error)}
+        row["clip"] = clip
+        row["seconds"] = time.perf_counter() - start
+        row["accuracy"] = self._accuracy_with(method, detector)
+        _, id_scores, *ood_scores = scores
+        row["ood"] = [
+            self._cell(method, name, id_scores, of_set)
+            for name, of_set in zip(self.task.ood, ood_scores, strict=True)
+        ]
+        row["mean"] = _mean(row["ood"])
+        if remark := self._remark(method, detector):
+            row["remark"] = remark
+        return row
+
+    def _remark(self, method, detector):
+        """Say where a lower clip does nothing, as among the zeros of a ReLU."""
+        if method.name != "react-two-sided":
+            return None
+        low = detector.lower_activation_threshold_
+        if any(np.min(X) < low for X in self.features.values()):
+            return None
+        return f"no activation is below its lower clip, {low:g}: this is one-sided."
+
+    def _cell(self, method, name, id_scores, ood_scores):
+        y = np.repeat([1, -1], [len(id_scores), len(ood_scores)])
+        scores = np.concatenate([id_scores, ood_scores])
+        cell = {"ood": name, "fpr95": fpr_at_tpr(y, scores), "auroc": auroc(y, scores)}
+        key = method.text if method.percentile is None else None
+        values = published(self.task.published, key, name)
+        if values is not None:
+            cell |= {
+                "published_fpr95": values[0] / 100,
+                "published_auroc": values[1] / 100,
+            }
+        return cell
+
+    def _scores(self, method):
+        """Return a fitted detector, scores of all images in order, and the clip."""
+        if method.name == "odin":
+            return self._odin(method)
+        features = self.features
+        detector: Any = method.make(self.setting)
+        clip: Any = None
+        if method.layer:
+            extractor = clip_layer(
+                self.extractor,
+                method.layer,
+                self.task.calibration,
+                percentile=method.clip(self.setting)["percentile"],
+            )
+            features = self._extracted(extractor)
+        calibration, *_ = features.values()
+        classes = self.setting.classes if "mahalanobis" in method.name else None
+        detector.fit(calibration, classes)
+        _, last = parts_of(detector)
+        if method.clipped and not method.layer:
+            clip = getattr(last, "activation_threshold_", None)
+            if detector is not last:
+                clip = float(np.max(detector[0].high_))
+            if np.ndim(clip):
+                clip = None  # one per unit
+        return detector, [detector.score_samples(X) for X in features.values()], clip
+
+    def _odin(self, method):
+        clip = float("inf")
+        if method.clipped:
+            detector = ReActDetector(self.setting.head, **method.clip(self.setting))
+            clip = detector.fit(self.calibration).activation_threshold_
+        noise = self.setting.noise[method.clipped]
+        options = {k: v for k, v in self.options.items() if k not in UNKNOWN_TO_ODIN}
+        extractor = ODINFeatureExtractor(
+            self.task.model,
+            weights=self.task.weights,
+            preprocess=self.task.preprocess,
+            noise=noise,
+            temperature=ODIN_TEMPERATURE,
+            threshold=clip,
+            verbose=self.progress,
+            **options,
+        ).fit(self.task.calibration)
+        detector = ReActDetector(
+            self.setting.head,
+            percentile=None,
+            score_function="msp",
+            temperature=ODIN_TEMPERATURE,
+        )
+        detector.fit(self.calibration)
+        network = self.extractor._network.identity
+        settings = network, self.task.preprocess, noise, clip
+
+        def compute(images):
+            return detector.score_samples(extractor.transform(images))
+
+        scores = []
+        for name, images in self.images.items():
+            self._say(f"  {name}")
+            key = identity((settings, self._digests[name]))
+            scores.append(self._once(key, functools.partial(compute, images)))
+        return detector, scores, clip if method.clipped else None
+
+    @functools.cached_property
+    def _digests(self):
+        """What tells the sets of images from others, by their names."""
+        return {name: _digest(images) for name, images in self.images.items()}
+
+    def _once(self, key, compute):
+        """Return kept scores, or compute and keep them."""
+        file = self.out / "cache" / f"odin-{key}.npy"
+        if not file.exists():
+            partial = file.with_suffix(".partial.npy")
+            np.save(partial, compute())
+            partial.replace(file)
+        return np.load(file)
+
+    def _accuracy_with(self, method, detector):
+        """Return the ID accuracy with the rule in place; None where undefined."""
+        steps, last = parts_of(detector)
+        if method.on_images or not hasattr(last, "predict_class"):
+            return None
+        X = self.test if steps is None else steps.transform(self.test)
+        return self._accuracy(last.predict_class(last.rectify(X)))
+
+    def _accuracy(self, classes):
+        if self.task.test_classes is None:
+            return None
+        return float(np.mean(classes == self.task.test_classes))
+
+    def _say(self, text):
+        if self.verbose:
+            print(text, flush=True)
+
+
+def _mean(cells):
+    keys = [key for key in cells[0] if key != "ood"]
+    keys = [key for key in keys if all(key in cell for cell in cells)]
+    return {key: float(np.mean([cell[key] for cell in cells])) for key in keys}
+
+
+def _digest(images):
+    digest = hashlib.blake2b(digest_size=16)
+    for image in images:
+        digest.update(image_digest(image) or b"?")
+    return digest.hexdigest()
+
+
+def versions():
+    """Return versions of what computed, and the machine."""
+    found: dict[str, Any] = {name: version(name) for name in PACKAGES}
+    found["python"] = platform.python_version()
+    found["machine"] = f"{platform.system()} {platform.machine()}"
+    found["threads"] = torch.get_num_threads()
+    if torch.cuda.is_available():
+        found["device"] = torch.cuda.get_device_name()
+    return found

@@ -1,0 +1,339 @@
+"""Every accepted input becomes an iterator of batches.
+
+A batch is a tensor of shape (n, ...) on the host: float32, or uint8 pixels that are
+scaled and normalised later, on the device.  Three kinds of source make them: rows of
+an array, items that are prepared one at a time, and the batches of a DataLoader.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    default_collate,
+)
+
+from reactood._images._collate import (
+    Prepared,
+    Uniform,
+    allow_pixels,
+    check_finite,
+    collate,
+)
+from reactood._images._digest import image_digest
+from reactood._images._files import content_of, is_encoded, loaded
+from reactood._images._kinds import check_paths, image_items
+from reactood._images._pixels import check_plain, image_in
+from reactood._images._preparation import Preparation
+from reactood._utils._tensors import as_tensor
+
+
+def open_source(
+    X: Any, prepare: Preparation, *, num_workers: int = 0, missing_ok: bool = False
+):
+    """Return the source of batches for ``X``, or None if ``X`` is a numeric array.
+
+    Numeric arrays are scikit-learn's to validate first: give them to ``ArraySource``.
+    Unless ``missing_ok``, a path that does not exist raises at once.
+    """
+    if isinstance(X, DataLoader):
+        return LoaderSource(X, prepare)
+    if isinstance(X, IterableDataset):
+        raise TypeError(
+            "An IterableDataset has no length and no items; pass it in a "
+            "torch.utils.data.DataLoader."
+        )
+    items: Any = X if isinstance(X, Dataset) else image_items(X)
+    if items is None:
+        return None
+    if len(items) == 0:
+        raise ValueError(
+            f"Got an empty {type(X).__name__}, 0 images; a minimum of 1 is required."
+        )
+    if not isinstance(X, Dataset) and not missing_ok:
+        check_paths(items)
+    return ItemSource(items, prepare, num_workers)
+
+
+class ArraySource:
+    """Rows of a float array or tensor, already preprocessed."""
+
+    keyed = True  # rows can be told apart before they are batches
+
+    def __init__(self, X):
+        self.X = X
+        self.n_rows = X.shape[0]
+
+    def keys(self, rows):
+        """Return what each row is known by."""
+        return [image_digest(self.X[row]) for row in rows]
+
+    def still(self, row, key):
+        """Return whether a row is what its key says: it is in memory."""
+        return True
+
+    def finish(self, batch):
+        """Return a batch of floats: it is one."""
+        return batch
+
+    def batches(self, plan):
+        """Yield the batches of rows that ``plan`` names."""
+        for rows in plan:
+            first, last = rows[0], rows[-1] + 1
+            picked = slice(first, last) if last - first == len(rows) else rows
+            images = as_tensor(self.X[picked]).cpu().to(torch.float32).contiguous()
+            yield check_finite(rows, images)
+
+
+class ItemSource:
+    """Paths, PIL images, arrays or a Dataset, one image at a time.
+
+    Parameters
+    ----------
+    items : sequence or Dataset
+        The images.
+    prepare : Preparation
+        What is done to each.
+    num_workers : int
+        Processes that do it; 0 for as many threads of this process as torch uses, or
+        this thread alone where nobody knows whether the code is safe in several.
+    """
+
+    def __init__(self, items, prepare, num_workers):
+        self.items = items
+        self.prepare = prepare
+        self.num_workers = num_workers
+        self.n_rows = len(items)
+        self.uniform = Uniform()
+        # Of other containers, nobody knows what it costs to ask twice for an image.
+        self.keyed = isinstance(items, list | tuple | np.ndarray | torch.Tensor)
+
+    def keys(self, rows):
+        """Return what each item is known by, without preparing it; None: by nothing."""
+        return [self._key(row) for row in rows]
+
+    def _key(self, row):
+        try:
+            item = self.items[row]
+            if is_encoded(item):  # 1 axis: no image has as few
+                item = np.frombuffer(content_of(item), np.uint8)
+            return image_digest(item)
+        except Exception:  # decoders raise all kinds; said when it is prepared
+            return None
+
+    def still(self, row, key):
+        """Return whether an item is what its key says; ask after it was read.
+
+        A file may be replaced at any time, also between its key and its reading.
+        """
+        is_file = isinstance(self.items[row], str | os.PathLike)
+        return not is_file or self._key(row) == key
+
+    def finish(self, batch):
+        """Make floats of pixels, on whatever device they are."""
+        return self.prepare.finish(batch)
+
+    def batches(self, plan):
+        """Yield the batches of rows that ``plan`` names, in this order."""
+        if not self.num_workers:
+            yield from self.preview(plan)
+            return
+        self._load_images()
+        loader = DataLoader(
+            Prepared(self.items, self.prepare),
+            batch_sampler=_Plan(plan),
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            worker_init_fn=functools.partial(allow_pixels, Image.MAX_IMAGE_PIXELS),
+            generator=torch.Generator(),  # leaves the global one alone
+        )
+        batches: Any = iter(loader)
+        try:
+            for errors, groups in batches:
+                yield self.uniform(errors, groups)
+        finally:  # at once, whoever still holds this generator
+            with contextlib.suppress(Exception):
+                batches._shutdown_workers()
+
+    def _load_images(self):
+        """Decode PIL images that were opened only: processes would share the files."""
+        for item in self.items if self.keyed else ():
+            if isinstance(item, Image.Image):
+                with contextlib.suppress(ValueError):  # said again when it is its turn
+                    loaded(item)
+
+    def preview(self, plan):
+        """Yield batches that are made in this process."""
+        prepared = Prepared(self.items, self.prepare)
+        several = self.prepare.thread_safe and self.keyed
+        n_threads = torch.get_num_threads() if several else 1
+        if n_threads == 1:
+            for rows in plan:
+                yield self.uniform(*collate([prepared[row] for row in rows]))
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            for rows in plan:
+                items = list(pool.map(prepared.__getitem__, rows))
+                yield self.uniform(*collate(items))
+
+
+class LoaderSource:
+    """The images in a DataLoader's batches; labels are ignored."""
+
+    n_rows = None  # samplers and drop_last decide; only a pass tells
+    keyed = False
+
+    def __init__(self, loader, prepare):
+        self.loader = loader
+        self.prepare = prepare
+        self.read_before: Any = None  # a stream whose first images were looked at
+        self._begun: Any = None
+
+    @property
+    def stream(self):
+        """What the dataset gives out, if it is one to be iterated over in this process.
+
+        The same object in the next pass too if it can be read only once.
+        """
+        fetcher = getattr(self._begun and self._begun[1], "_dataset_fetcher", None)
+        return getattr(fetcher, "dataset_iter", None)
+
+    @property
+    def in_order(self):
+        """Whether rows surely come in the order of the loader's dataset, all of it."""
+        if isinstance(self.loader.dataset, IterableDataset):
+            return not self.loader.drop_last
+        batches = self.loader.batch_sampler
+        if batches is None:
+            return type(self.loader.sampler) is SequentialSampler
+        if type(batches) is not BatchSampler or batches.drop_last:
+            return False
+        return type(batches.sampler) is SequentialSampler
+
+    @property
+    def length(self):
+        """How many images there will be, or None if only a pass tells."""
+        if isinstance(self.loader.dataset, IterableDataset) or not self.in_order:
+            return None
+        return len(self.loader.dataset)
+
+    def finish(self, batch):
+        """Make floats of pixels, on whatever device they are."""
+        return self.prepare.finish(batch)
+
+    def batches(self, plan):
+        """Yield the loader's own batches, whatever the plan, `preview`'s ones again."""
+        if self._begun is None:
+            self._begin()
+        seen, rest = self._begun
+        yield from self._batches(itertools.chain(seen, rest))
+
+    def preview(self, plan):
+        """Yield the loader's first batches; `batches` goes on with all of them."""
+        self._begin()
+        yield from self._batches(self._remembered())
+
+    def _begin(self):
+        self._begun = [], iter(self.loader)
+        if self.read_before is not None and self.stream is self.read_before:
+            raise ValueError(
+                "The DataLoader's IterableDataset can be read only once, and fit has "
+                "read its first images: their rows would be missing. Use "
+                "fit_transform, or let its __iter__ start from the beginning each time."
+            )
+
+    def _remembered(self):
+        seen, rest = self._begun
+        for batch in rest:
+            seen.append(batch)
+            yield batch
+
+    def _batches(self, batches):
+        start = 0
+        for batch in batches:
+            images = batch if self._is_list(batch) else image_in(batch)
+            check_plain(images)
+            if isinstance(images, torch.Tensor) and images.is_floating_point():
+                rows = list(range(start, start + len(images)))
+                yield check_finite(rows, images.detach().cpu().float())
+            else:
+                prepared = Prepared(images, self.prepare, start)
+                items = [prepared[i] for i in range(len(images))]
+                yield Uniform()(*collate(items))  # the next may be of another size
+            start += len(images)
+        if not start:
+            raise ValueError(
+                "The DataLoader is empty, wanted at least 1 batch of images."
+                + (
+                    " Was its IterableDataset read before?"
+                    if isinstance(self.loader.dataset, IterableDataset)
+                    else ""
+                )
+            )
+
+    def _is_list(self, batch):
+        """Tell a list of images, which a collate_fn has left, from stacked fields."""
+        return (
+            self.loader.collate_fn is not default_collate
+            and isinstance(batch, tuple | list)
+            and all(
+                isinstance(x, Image.Image)
+                or (isinstance(x, torch.Tensor) and x.ndim == 3)
+                for x in batch
+            )
+        )
+
+
+def first_images(source, n, *, skip_errors=False):
+    """Return the first n images, or all if there are fewer.
+
+    Raises what is wrong with the first that cannot be read, or, with ``skip_errors``,
+    leaves it out and raises only if none can be.
+    """
+    images: list[torch.Tensor] = []
+    errors: dict[int, Exception] = {}
+    read = getattr(source, "preview", source.batches)
+    with contextlib.closing(read(plan_rows(range(source.n_rows or n), n))) as batches:
+        for batch in batches:
+            errors |= batch.errors
+            if errors and not skip_errors:
+                break
+            if batch.images is not None:
+                floats = source.finish(batch.images)
+                if images and floats.shape[1:] != images[0].shape[1:]:
+                    break  # a DataLoader's batches may differ, if the model takes it
+                images.append(floats)
+            if sum(map(len, images)) >= n:
+                break
+    if errors and not (skip_errors and images):
+        raise errors[min(errors)]
+    return torch.cat(images)[:n]
+
+
+def plan_rows(rows: Iterable[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield rows in batches."""
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, batch_size)):
+        yield batch
+
+
+class _Plan:
+    """Makes a plan look like torch's samplers, which are asked again for each pass."""
+
+    def __init__(self, plan):
+        self.plan = plan
+
+    def __iter__(self):
+        return iter(self.plan)

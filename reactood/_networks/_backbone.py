@@ -1,0 +1,187 @@
+"""A network that stops at a layer and returns its values as features."""
+
+import contextlib
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from reactood._networks._folding import (
+    find_folds,
+    fold,
+    is_convolutional,
+    same_features,
+)
+from reactood._utils._messages import kind_of
+from reactood._utils._modules import (
+    linear_arrays,
+    replace_module,
+)
+
+
+class Backbone(nn.Module):
+    """Runs a classifier up to the features, and no further.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The whole classifier, private to this object.
+    name : str
+        Dotted name of the submodule where to stop.
+    at_input : bool
+        Whether the features are the submodule's input (the final linear layer), or
+        its output, averaged over positions.
+    channels_last : bool or None
+        Whether the output has its channels in the last axis. None stands for the
+        second, or for an output of two axes.
+    """
+
+    def __init__(self, network, name, *, at_input, channels_last=None):
+        super().__init__()
+        self.network = network
+        self.stop = {
+            "name": name,
+            "at_input": at_input,
+            "channels_last": channels_last,
+        }
+        self.name = name
+        self.at_input = at_input
+        self.arrangement = {"folds": [], "memory_format": "contiguous_format"}
+        self.eval()
+        module = network.get_submodule(name)
+        # Stopping by an exception needs no surgery on code that we did not write.
+        if at_input:
+            module.register_forward_pre_hook(_stop_at_input, with_kwargs=True)
+        else:
+            module.register_forward_hook(_stop_at_output)
+
+    def forward(self, batch):
+        """Return features of shape (n_samples, n_features)."""
+        try:
+            self.network(batch)
+        except _Stop as stop:
+            features = stop.value
+        else:
+            raise ValueError(f"{self.name!r} takes no part in the forward pass.")
+        if self.at_input:
+            return features
+        return average_positions(features, self.stop["channels_last"])
+
+    @property
+    def is_convolutional(self):
+        """Whether 2-D convolutions are most of what there is to compute."""
+        return is_convolutional(self.network)
+
+    def arrange(self, folds, memory_format):
+        """Rearrange the network to run faster; return a function that undoes it.
+
+        A memory format goes by its name, as it will be pickled: pickle looks through
+        all imported modules for torch's own object, and may find it in any of them.
+        """
+        before = self.arrangement
+        unfold = fold(self.network, folds)
+        self.network.to(memory_format=getattr(torch, memory_format))
+        self.arrangement = {"folds": folds, "memory_format": memory_format}
+
+        def undo():
+            unfold()
+            self.network.to(memory_format=torch.contiguous_format)
+            self.arrangement = before
+
+        return undo
+
+    def optimize(self, batch, features, *, folding):
+        """Rearrange the network where ``batch`` keeps its ``features``."""
+        folds = find_folds(self.network, lambda: self(batch.clone())) if folding else []
+        memory_format = "contiguous_format"
+        if batch.ndim == 4 and self.is_convolutional:
+            memory_format = "channels_last"
+        for attempt in (folds, []) if folds else ([],):
+            undo = None
+            with contextlib.suppress(Exception):  # of a model that misses its layers
+                undo = self.arrange(attempt, memory_format)
+                if same_features(self(batch.clone()), features):
+                    return
+            if undo is not None:
+                undo()
+
+    def without_hooks(self):
+        """Return a copy of the network and what makes features of its output.
+
+        Compilers cannot follow the exception that stops this one.
+        """
+        network = copy.deepcopy(self.network)
+        stop = network.get_submodule(self.name)
+        for hooks in stop._forward_pre_hooks, stop._forward_hooks:
+            ours = {
+                k for k, v in hooks.items() if v in (_stop_at_input, _stop_at_output)
+            }
+            for key in ours:
+                del hooks[key]
+        if not self.at_input:
+            cut = create_feature_extractor(network, {self.name: "features"})
+            axis = self.stop["channels_last"]
+            return cut, lambda output: average_positions(output["features"], axis)
+        if self.name:
+            replace_module(network, self.name, nn.Identity())
+        else:
+            network = nn.Identity()
+        return network.eval(), lambda output: getattr(output, "logits", output)
+
+    def head(self):
+        """Return weight and bias of the linear layer that takes the features."""
+        return linear_arrays(self.network.get_submodule(self.name))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes a proven backbone of the same network without another proof."""
+
+    stop: dict
+    arrangement: dict
+    n_features: int
+
+    def apply(self, network):
+        """Return the backbone of ``network``, private to it."""
+        backbone = Backbone(network, **self.stop)
+        backbone.arrange(**self.arrangement)
+        return freeze(backbone)
+
+
+class _Stop(BaseException):  # a model's own "except Exception" must let it pass
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+
+def _stop_at_input(module, args, kwargs):
+    raise _Stop(args[0] if args else next(iter(kwargs.values())))
+
+
+def _stop_at_output(module, args, output):
+    raise _Stop(output)
+
+
+def average_positions(features, channels_last=None):
+    """Average a feature map or a sequence over its positions: (n, channels)."""
+    if not isinstance(features, torch.Tensor) or features.ndim < 2:
+        raise ValueError(
+            f"The layer returns {kind_of(features)}, expected one tensor of shape (n, "
+            "features), with axes of positions beside the features or without; choose "
+            "another layer."
+        )
+    if features.ndim == 2:
+        return features
+    if channels_last:
+        return features.flatten(1, -2).mean(dim=1)
+    return features.flatten(2).mean(dim=2)
+
+
+def freeze(backbone):
+    for parameter in backbone.parameters():
+        if not is_lazy(parameter):  # a layer behind the stopping place
+            parameter.requires_grad_(False)
+    return backbone

@@ -1,0 +1,105 @@
+"""A frozen network is rearranged to run faster: the same function, other arithmetic.
+
+Batch normalisation with fixed statistics is a scale and a shift per channel, which the
+convolution before it can do itself; and convolutions run faster on a processor when
+the channels of a pixel lie side by side.
+"""
+
+import functools
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from reactood._utils._modules import replace_module
+
+CONVOLUTIONS = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
+
+
+FOLD_TOLERANCE = 1e-4  # per feature, relative to its largest value
+
+
+def find_folds(network, run):
+    """Return the names of each convolution and the normalisation that it can absorb.
+
+    ``run`` passes a batch through the network. A pair is one where the normalisation
+    takes the very tensor that the convolution returned, once each.
+    """
+    calls: dict[str, int] = {}
+    outputs: dict[int, tuple[str, torch.Tensor]] = {}
+    pairs: dict[str, str] = {}
+    handles = []
+    for name, module in network.named_modules():
+        if type(module) in CONVOLUTIONS and _is_plain(module):
+            hook = functools.partial(_note_output, calls, outputs, name)
+            handles.append(module.register_forward_hook(hook))
+        elif type(module) in CONVOLUTIONS.values() and _is_plain(module):
+            hook = functools.partial(_note_input, calls, outputs, pairs, name)
+            handles.append(module.register_forward_hook(hook))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    modules = dict(network.named_modules())
+    return [
+        (first, second)
+        for second, first in pairs.items()
+        if calls[first] == calls[second] == 1
+        and CONVOLUTIONS[type(modules[first])] is type(modules[second])
+        and modules[second].running_mean is not None
+        and not (modules[first].training or modules[second].training)
+    ]
+
+
+def fold(network, pairs):
+    """Let each convolution do the normalisation after it; return what undoes it."""
+    before = {name: network.get_submodule(name) for pair in pairs for name in pair}
+    after: dict[str, nn.Module] = {}
+    for first, second in pairs:
+        with torch.inference_mode(False), torch.no_grad():  # ordinary weights
+            after[first] = fuse_conv_bn_eval(before[first], before[second])
+        after[second] = nn.Identity()
+    for name, module in after.items():  # now that all are there
+        replace_module(network, name, module)
+
+    def undo():
+        for name, module in before.items():
+            replace_module(network, name, module)
+
+    return undo
+
+
+def same_features(ours, theirs, tolerance=FOLD_TOLERANCE):
+    """Tell whether every feature agrees, relative to its largest value in the batch."""
+    if ours.shape != theirs.shape:
+        return False
+    largest = theirs.abs().amax(dim=0)
+    # A feature that hardly shows carries the rounding of what it was summed from.
+    floor = largest.max() / 10
+    return bool(((ours - theirs).abs() <= tolerance * largest.clamp_min(floor)).all())
+
+
+def is_convolutional(network):
+    """Tell a network of 2-D convolutions, by more than the one that cuts patches."""
+    return sum(isinstance(m, nn.Conv2d) for m in network.modules()) > 1
+
+
+def _is_plain(module):
+    """Tell a module without hooks of the user's, which folding would drop."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or hasattr(module, "parametrizations")
+    )
+
+
+def _note_output(calls, outputs, name, module, args, output):
+    calls[name] = calls.get(name, 0) + 1
+    outputs[id(output)] = name, output  # kept alive, so that its id stays its own
+
+
+def _note_input(calls, outputs, pairs, name, module, args, output):
+    calls[name] = calls.get(name, 0) + 1
+    if args and id(args[0]) in outputs:
+        pairs[name] = outputs[id(args[0])][0]

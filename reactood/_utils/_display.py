@@ -1,0 +1,88 @@
+"""How estimators are shown: as short text, and as HTML with what they learned."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+
+from reactood._utils._response import percentile_of
+
+MOST_SHOWN = 6  # elements of an array
+
+
+class Shown(BaseEstimator):
+    """Shows shapes for arrays in the text, and what was learned in a notebook.
+
+    To come before other bases.
+    """
+
+    def __repr__(self, N_CHAR_MAX=700):
+        return BaseEstimator.__repr__(_brief_estimator(self), N_CHAR_MAX)
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + summary_html(self._detector())
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += summary_html(self._detector())
+        return bundle
+
+    def _detector(self):
+        """Return the detector whose summary is shown."""
+        return self
+
+
+class _Shape:
+    """Stands for an array in a text."""
+
+    def __init__(self, array):
+        kind = "array" if isinstance(array, np.ndarray) else "tensor"
+        dtype = str(array.dtype).removeprefix("torch.")
+        self.text = f"{kind}(shape={tuple(array.shape)}, dtype={dtype})"
+
+    def __repr__(self):
+        return self.text
+
+
+def _brief(value: Any) -> Any:
+    """Return a value with shapes in the place of arrays; itself where it has none."""
+    if isinstance(value, np.ndarray):
+        return _Shape(value) if value.size > MOST_SHOWN else value
+    if isinstance(value, torch.Tensor):
+        return _Shape(value) if value.numel() > MOST_SHOWN else value
+    if type(value) in (list, tuple):
+        parts = [_brief(part) for part in value]
+        changed = any(a is not b for a, b in zip(parts, value, strict=True))
+        return type(value)(parts) if changed else value
+    if isinstance(value, BaseEstimator):
+        return _brief_estimator(value)
+    return value
+
+
+def _brief_estimator(estimator: BaseEstimator) -> BaseEstimator:
+    brief = object.__new__(type(estimator))
+    for name, value in estimator.get_params(deep=False).items():
+        vars(brief)[name] = _brief(value)
+    return brief
+
+
+def summary_html(detector):
+    """Return a table of the percentile, the clip and the offset; "" before `fit`."""
+    if not hasattr(detector, "clipped_share_"):
+        return ""
+    percentile = percentile_of(detector)
+    clip = np.asarray(detector.activation_threshold_)
+    shown = f"{clip.min():.4g}"
+    if clip.ndim:
+        shown += f" to {clip.max():.4g}, one per unit"
+    cells = {
+        "percentile p": "none" if percentile is None else f"{percentile:g} %",
+        "clip c": shown,
+        "clipped activations": f"{100 * detector.clipped_share_:.1f} %",
+        "offset": f"{detector.offset_:.4g}",
+    }
+    names = "".join(f"<th>{name}</th>" for name in cells)
+    values = "".join(f"<td>{value}</td>" for value in cells.values())
+    return f"<table><tr>{names}</tr><tr>{values}</tr></table>"

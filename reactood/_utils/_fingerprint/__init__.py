@@ -1,0 +1,1 @@
+"""The identity of things: equal in every process for those that do the same."""

@@ -1,0 +1,158 @@
+"""What a function's code reads from outside: read off its bytecode, nothing is run."""
+
+import dis
+import types
+from typing import NamedTuple
+
+_SILENT = {"CACHE", "EXTENDED_ARG", "KW_NAMES", "NOP", "NOT_TAKEN", "PRECALL"}
+
+
+_SILENT |= {"PUSH_NULL", "RESUME"}
+
+
+_OF_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+
+
+_OF_OBJECTS = {"LOAD_ATTR", "LOAD_METHOD"}
+
+
+_RUN_TEXT = {"eval", "exec", "compile"}
+
+
+_IMPORT = {"import_module", "__import__"}
+
+
+# With one of these, any attribute of a module may be read, by a name that is not here.
+_REFLECT = {"__dict__", "__getattribute__", "attrgetter", "dir", "getmembers"}
+
+
+_REFLECT |= {"methodcaller", "vars"}
+
+
+class Uses(NamedTuple):
+    """What code reads from outside.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        Globals, or builtins.
+    attributes : frozenset of str
+        Attributes of whatever object; more than there are, never less.
+    imports : frozenset of (int, str, tuple of str)
+        Modules that are imported on the way: how many dots, the name, and what is
+        taken from it.
+    any_attribute : bool
+        Whether names of attributes are made at run time.
+    unknown : str
+        Why nobody can tell what the code reads; empty if all is well.
+    """
+
+    names: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
+    imports: frozenset[tuple[int, str, tuple[str, ...]]] = frozenset()
+    any_attribute: bool = False
+    unknown: str = ""
+
+    def __or__(self, other):
+        return Uses(
+            self.names | other.names,
+            self.attributes | other.attributes,
+            self.imports | other.imports,
+            self.any_attribute or other.any_attribute,
+            self.unknown or other.unknown,
+        )
+
+
+def uses(code, own=()):
+    """Return what code, and all code inside it, reads from outside.
+
+    Parameters
+    ----------
+    code : types.CodeType
+        Of a function.
+    own : container of str
+        The globals of its module: a name of these is none of Python's builtins.
+    """
+    steps = [s for s in dis.get_instructions(code) if s.opname not in _SILENT]
+    texts = {text for text in _constants(code.co_consts) if text.isidentifier()}
+    found = Uses(attributes=frozenset(code.co_names) | texts)
+    for i, step in enumerate(steps):
+        found |= _of_step(step, steps[max(0, i - 2) : i], steps[i + 1 : i + 9], own)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= uses(constant, own)
+    return found
+
+
+def _constants(things):
+    """Yield the strings among constants, also in tuples of them."""
+    for thing in things:
+        if isinstance(thing, str):
+            yield thing
+        elif isinstance(thing, tuple | frozenset):
+            yield from _constants(thing)
+
+
+def _of_step(step, before, after, own):
+    """Return what one instruction reads, and what the call reads that it begins."""
+    name, text = step.argval, None
+    if step.opname == "IMPORT_NAME":
+        dots, parts = (step.argval for step in before)
+        return Uses(imports=frozenset({(dots, name, parts or ())}))
+    is_global = step.opname in _OF_GLOBALS
+    if not is_global and step.opname not in _OF_OBJECTS:
+        return Uses()
+    found = Uses(names=frozenset({name} if is_global else ()))
+    builtin = is_global and name not in own
+    if builtin and name in _RUN_TEXT:
+        return found | Uses(unknown=f"{name}() runs text")
+    if builtin and name == "globals":
+        text = _text_after(after[1:]) if _calls(after[:1]) else None
+        if text is None:
+            return found | Uses(unknown="globals() is asked for more than one name")
+        return found | Uses(names=frozenset({text}))
+    if name in _IMPORT:
+        text = _text_after(after)
+        if text is None:
+            return found | Uses(unknown=f"{name}() is given a name made at run time")
+        return found | Uses(imports=frozenset({(0, text, ())}))
+    if name == "modules" and before and before[-1].argval == "sys":
+        text = _text_after(after)
+        if text is None:
+            return found | Uses(unknown="sys.modules is asked for more than one name")
+        return found | Uses(imports=frozenset({(0, text, ())}))
+    computed = name == "getattr" and _text_after(_after_object(after)) is None
+    return found | Uses(any_attribute=computed or name in _REFLECT)
+
+
+def _after_object(steps):
+    """Leave out the instructions that load an object, or an attribute of it."""
+    rest = steps[1:] if steps and steps[0].opname.startswith("LOAD_") else []
+    while rest and rest[0].opname in _OF_OBJECTS:
+        rest = rest[1:]
+    return rest
+
+
+def _text_after(steps):
+    """Return the constant that is asked for: [text], (text), .get(text, default)."""
+    while steps and steps[0].opname in _OF_OBJECTS:
+        steps = steps[1:]
+    if not steps or steps[0].opname != "LOAD_CONST":
+        return None
+    last = steps[1:2] + steps[2:3] if _loads(steps[1:2]) else steps[1:2]
+    end = last[-1] if last else None
+    asked = end is not None and (
+        _calls([end])
+        or end.opname == "BINARY_SUBSCR"
+        or (end.opname == "BINARY_OP" and "[" in end.argrepr)
+    )
+    text = steps[0].argval
+    return text if asked and isinstance(text, str) else None
+
+
+def _loads(steps):
+    return bool(steps) and steps[0].opname.startswith("LOAD_")
+
+
+def _calls(steps):
+    return bool(steps) and steps[0].opname.startswith("CALL")

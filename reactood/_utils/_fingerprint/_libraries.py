@@ -1,0 +1,105 @@
+"""Which code belongs to Python, or to a library that says so when it changes.
+
+Names can be borrowed: `functools.wraps` copies them, and a script may be called as one
+of Python's modules is.  So a thing belongs to a library if it is found there, or if its
+code was read from one of the library's files.
+"""
+
+import functools
+import importlib.util
+import os
+import sys
+import sysconfig
+import types
+from typing import Any
+
+_LIBRARIES = {"torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "PIL"}
+
+
+_LIBRARIES |= {"reactood"}
+
+
+_STDLIB = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
+
+
+_SITE = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
+
+
+def module_name(thing):
+    """Return the name of the module that a thing says it comes from."""
+    if isinstance(thing, types.ModuleType):
+        return thing.__name__
+    name = getattr(thing, "__module__", None)
+    # A script's processes call it by another name than the script itself.
+    return {None: "builtins", "__mp_main__": "__main__"}.get(name, name)
+
+
+def library_version(name):
+    """Return the version of the library that has a module; None if none is known."""
+    top = str(name).partition(".")[0]
+    if top in _LIBRARIES:
+        module: Any = sys.modules.get(top)
+        known = hasattr(module, "__path__") and hasattr(module, "__version__")
+        return str(module.__version__) if known else None
+    if top not in sys.stdlib_module_names or top == "__main__":
+        return None
+    # A script of the user's may have the name of a module that nobody imports.
+    file = _file(top)
+    if file is None or (file.startswith(_STDLIB) and not file.startswith(_SITE)):
+        return "{}.{}".format(*sys.version_info)
+    return None
+
+
+def is_of_library(thing):
+    """Return whether a module, a class or an object is one that a library has."""
+    name = module_name(thing)
+    if library_version(name) is None:
+        return False
+    if isinstance(thing, types.ModuleType):
+        return sys.modules.get(name) is thing
+    return find(name, _qualname(thing)) is thing
+
+
+def is_library_code(function):
+    """Return whether a function's code stands in a file of a library."""
+    name = function.__globals__.get("__name__")
+    home = sys.modules.get(name)
+    if library_version(name) is None or home is None:
+        return False
+    if vars(home) is not function.__globals__:
+        return False
+    top = name.partition(".")[0]
+    file = function.__code__.co_filename
+    if top in _LIBRARIES:
+        return file.startswith(_folders(top))
+    return file.startswith("<frozen ") or (
+        file.startswith(_STDLIB) and not file.startswith(_SITE)
+    )
+
+
+def find(module, qualname):
+    """Return what a module has under a dotted name, or None."""
+    found = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _qualname(thing):
+    return str(getattr(thing, "__qualname__", getattr(thing, "__name__", "")))
+
+
+@functools.cache
+def _folders(top):
+    return tuple(os.path.join(folder, "") for folder in sys.modules[top].__path__)
+
+
+def _file(top):
+    """Return the file of a module, imported or not; None for one inside Python."""
+    if top in sys.modules:
+        return getattr(sys.modules[top], "__file__", None)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    return spec.origin if spec is not None and spec.has_location else None

@@ -1,0 +1,85 @@
+"""The labels of rows: which rows are in-distribution."""
+
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.utils import check_consistent_length, column_or_1d
+
+from reactood._utils._warnings import warn
+
+# Marks of ID and OOD rows agree with the classes of a binary classifier by at most
+# 0.75, where its decision on OOD rows is always the one and on ID rows as often this
+# as that.
+AGREEMENT_OF_CLASSES = 0.8
+
+
+LEAST_LEVELS = 1000  # scores of float64 that there must be between the extremes
+
+
+def id_rows(y, X):
+    """Return y as an array and the mask of rows that are not labelled -1."""
+    if y is None:
+        return None, None
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu().numpy()
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(X, y)
+    if y.dtype.kind == "b":
+        raise TypeError(
+            "y is boolean; wanted 1 for in-distribution (or class labels) and -1 for "
+            "out-of-distribution rows: numpy.where(is_ood, -1, 1)."
+        )
+    if y.dtype.kind in "iuf":
+        rows, missing = y != -1, np.isnan(y)
+    else:
+        rows = np.array([not _is_minus_one(label) for label in y])
+        missing = np.array([_is_missing(label) for label in y])
+    if missing.any():
+        raise ValueError(
+            f"y misses {missing.sum()} of {len(y)} labels, the first in row "
+            f"{missing.argmax()}; label every row, 1 or by its class, and -1 for OOD."
+        )
+    if rows.all():
+        return y, None
+    if not rows.any():
+        raise ValueError(
+            f"All {len(y)} rows are labelled -1, out-of-distribution; fit learns from "
+            "in-distribution rows, labelled 1 or by their class."
+        )
+    return y, rows
+
+
+def check_marks(y, classify=None):
+    """Warn where labels without -1 may be meant to mark OOD rows.
+
+    To be called for labels that nothing is trained on. Class labels, which are of no
+    use there and do no harm, are told by ``classify()``, a classifier's decision on
+    the same rows.
+    """
+    values = [] if y is None else sorted(set(y.tolist()), key=str)
+    if len(values) != 2:
+        return
+    if classify is not None:
+        predicted = classify()
+        agreement = [np.mean(predicted[y == value] == value) for value in values]
+        if np.mean(agreement) >= AGREEMENT_OF_CLASSES:
+            return
+    warn(
+        f"y holds the values {values[0]!r} and {values[1]!r} and no -1, so that all "
+        f"{len(y)} rows are taken as in-distribution. If one of the values marks "
+        "out-of-distribution rows, mark these by -1 and the others by 1: "
+        "numpy.where(is_ood, -1, 1). Class labels are not used here, as no classifier "
+        "is trained: leave y out."
+    )
+
+
+def _is_minus_one(label):
+    """Tell -1, also as the text that NumPy makes of it beside names of classes."""
+    return label == -1 if isinstance(label, Real) else label in ("-1", b"-1")
+
+
+def _is_missing(label):
+    if label is None or type(label).__name__ == "NAType":
+        return True
+    return isinstance(label, Real) and label != label

@@ -1,0 +1,73 @@
+"""Arrays and tensors of any kind as torch tensors, and the device that computes."""
+
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+Matrix: TypeAlias = np.ndarray | torch.Tensor
+
+
+class _Writable:
+    """Shows a read-only array's memory as writable: torch has no read-only tensors.
+
+    Nobody here writes to it. The warning that torch would give could only be caught
+    by a switch that all threads share.
+    """
+
+    def __init__(self, array):
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = array.__array_interface__ | {
+            "data": (address, False)
+        }
+        self.array = array  # keeps the memory alive
+
+
+def as_tensor(array: Matrix) -> torch.Tensor:
+    """Share ``array``'s memory with a tensor; read-only arrays are welcome."""
+    if isinstance(array, torch.Tensor):
+        return array
+    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
+        array = np.array(array, dtype=array.dtype.newbyteorder("="))
+    if not array.flags.writeable:
+        array = np.asarray(_Writable(array))
+    return torch.from_numpy(array)
+
+
+def as_float(block: torch.Tensor) -> torch.Tensor:
+    """Cast a tensor that is neither float32 nor float64: halves up, integers too."""
+    if block.dtype in (torch.float32, torch.float64):
+        return block
+    return block.to(torch.float32 if block.is_floating_point() else torch.float64)
+
+
+def to_device(block: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a tensor; towards CUDA the copy runs beside the arithmetic.
+
+    The other way the data must have arrived before anyone reads it.
+    """
+    if device.type == "cuda" and block.device.type == "cpu":
+        # The copy reads memory of its own: a DataLoader may fill the same
+        # pinned batch again and again.
+        block = block.clone() if block.is_pinned() else block
+        return block.pin_memory().to(device, non_blocking=True)
+    return block.to(device)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Resolve "auto" to cuda, mps or cpu, in this order; check any other."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(device)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device={str(device)!r} cannot be used here ({str(error).splitlines()[0]})"
+            "; wanted 'auto', 'cpu', or an accelerator that this torch sees."
+        ) from error
+    return device

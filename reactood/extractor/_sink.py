@@ -1,0 +1,263 @@
+"""Where features go: memory, an array of the user's, or a file."""
+
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody can remove a file that is in use
+    fcntl: Any = None  # type: ignore[no-redef]
+
+
+MOST_NAMES = 100  # to try for an incomplete file
+
+
+class Rows:
+    """Takes rows of features in any order.
+
+    Parameters
+    ----------
+    n_rows : int or None
+        How many rows there will be; None if only the end will tell.
+    width : int
+        Features per row.
+    out : None, array or path
+        An array of the right shape to write to, or an .npy file to make, which
+        appears under its name when it is complete.
+    """
+
+    def __init__(self, n_rows, width, out=None):
+        self.width = width
+        self.n_written = 0
+        self.part: Any = None
+        self.array: Any = None
+        if out is None:
+            shape = (256 if n_rows is None else n_rows), width
+            self.array = np.empty(shape, np.float32)
+            self.n_rows = 0 if n_rows is None else n_rows
+            self.growing = n_rows is None
+            return
+        if n_rows is None:
+            raise ValueError(
+                "out= needs the number of rows beforehand, which this DataLoader "
+                "cannot tell; pass its dataset instead, or a DataLoader that neither "
+                "shuffles nor drops images."
+            )
+        self.n_rows, self.growing = n_rows, False
+        shape = n_rows, width
+        if isinstance(out, np.ndarray):
+            if out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:
+                access = "" if out.flags.writeable else "read-only "
+                raise ValueError(
+                    f"out is a {access}{out.dtype} array of shape {out.shape}, wanted "
+                    f"a writable float32 array of shape {shape}."
+                )
+            self.array = out
+            return
+        self.part = _Part(Path(os.fsdecode(out)), shape)
+        self.array = self.part.array
+
+    def write(self, rows, features):
+        """Put features into these rows."""
+        if self.growing:
+            self._grow(max(rows) + 1)
+        self.array[rows] = features
+        self.n_written += len(rows)
+
+    def finish(self):
+        """Return all rows as an array; a file as a read-only memory map.
+
+        Raises RuntimeError if some were never written.
+        """
+        if self.n_written < self.n_rows:
+            self.abandon()
+            raise RuntimeError(
+                f"Got {self.n_written} images, and {self.n_rows} were announced: what "
+                "yields them stopped early."
+            )
+        if self.growing:
+            self._resize(self.n_rows)
+        array, self.array = self.array, None
+        if self.part is None:
+            return array
+        del array
+        return self.part.publish()
+
+    def abandon(self):
+        """Remove what is incomplete."""
+        self.array = None
+        if self.part is not None:
+            self.part.remove()
+
+    def _grow(self, n_rows):
+        self.n_rows = max(self.n_rows, n_rows)
+        if n_rows > len(self.array):
+            self._resize(max(n_rows, len(self.array) * 3 // 2))
+
+    def _resize(self, n_rows):
+        # In place where the system can: there are never two copies of all rows.
+        self.array.resize((n_rows, self.width), refcheck=False)
+
+
+class _Part:
+    """An .npy file that is not complete yet, beside its final place.
+
+    Its name cannot be guessed, and it is locked as long as this process lives: what is
+    not locked was left behind by one that was killed, and the next removes it.
+    """
+
+    def __init__(self, path, shape):
+        self.path = path
+        _check_place(path)
+        _remove_litter(path.parent)
+        self.array: Any = None
+        self.name, self.stream = _locked_file(path.parent)
+        try:
+            self._allocate(shape)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _allocate(self, shape):
+        """Claim the room of all rows: writing to a map on a full disk ends the process.
+
+        The header is numpy's own.
+        """
+        dtype = np.dtype(np.float32)
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self.stream, header)
+        self.stream.flush()
+        start = self.stream.tell()
+        n_bytes = start + dtype.itemsize * shape[0] * shape[1]
+        try:
+            _reserve(self.stream.fileno(), n_bytes)
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                f"{error.strerror}: out={os.fspath(self.path)!r} takes {n_bytes} bytes "
+                f"for {shape[0]} rows of {shape[1]} features",
+            ) from error
+        self.array = np.memmap(
+            self.stream, dtype=dtype, mode="r+", offset=start, shape=shape
+        )
+
+    def publish(self):
+        """Give the complete file its name, and return it as a read-only map."""
+        try:
+            self.array.flush()
+            self.array = None
+            if os.name == "nt":  # an open file keeps its name there
+                self.stream.close()
+            os.replace(self.name, self.path)
+        except BaseException:
+            self.remove()
+            raise
+        self.stream.close()
+        return np.load(self.path, mmap_mode="r")
+
+    def remove(self):
+        """Remove the file."""
+        self.array = None
+        self.stream.close()
+        self.name.unlink(missing_ok=True)
+
+
+def _check_place(path):
+    if path.suffix != ".npy":
+        raise ValueError(
+            f"out={os.fspath(path)!r}, wanted a file whose name ends in .npy, or an "
+            "array."
+        )
+    if path.is_dir():
+        raise ValueError(
+            f"out={os.fspath(path)!r} is a folder; expected a file in it, such as "
+            f"{os.fspath(path / 'features.npy')!r}."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"out={os.fspath(path)!r}: there is no folder {os.fspath(path.parent)!r}; "
+            "make it first."
+        )
+
+
+def _locked_file(folder):
+    """Make a new file in a folder, under a name of its own, and lock it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    for name in ("O_NOFOLLOW", "O_BINARY"):  # where there are such
+        flags |= getattr(os, name, 0)
+    for _ in range(MOST_NAMES):
+        path = folder / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}.part"
+        stream = os.fdopen(os.open(path, flags, 0o666), "w+b")
+        _lock(stream)
+        # Another process may have taken it for litter before it was locked.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
+                return path, stream
+        stream.close()
+    raise OSError(f"Files made in {os.fspath(folder)!r} disappear at once.")
+
+
+def _prefix():
+    """Return how names of this machine's incomplete files begin.
+
+    Locks and process ids of another machine that shares the folder say nothing here.
+    """
+    return f".reactood-{zlib.crc32(socket.gethostname().encode()):08x}-"
+
+
+def _lock(stream):
+    """Lock an open file; return whether it could be locked, None if nobody can."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # not on this file system
+        return None
+    return True
+
+
+def _remove_litter(folder):
+    """Remove the incomplete files of processes that are gone."""
+    for path in folder.glob(f"{_prefix()}*.part"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(path.name.removeprefix(_prefix()).partition("-")[0])
+            with open(path, "r+b") as stream:  # which does not wait at a pipe
+                locked = _lock(stream)
+                # Process ids are used again: one that is alive may be another's. Where
+                # there are no locks, such a file stays.
+                if locked or (locked is None and not _is_alive(pid)):
+                    path.unlink()
+
+
+def _is_alive(pid):
+    if os.name == "nt":  # where signal 0 would end it, and files in use stay anyhow
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _reserve(descriptor, n_bytes):
+    """Make a file as long as it will be, its room on the disk claimed if possible."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, n_bytes)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+    os.truncate(descriptor, n_bytes)

@@ -1,0 +1,343 @@
+"""A detector that chooses its percentile by cross-validation."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import StratifiedKFold, check_cv
+
+from reactood._scoring._clip import learn_clip, learn_clips
+from reactood._scoring._heads import make_head
+from reactood._utils._estimators import as_a_whole
+from reactood._utils._labels import id_rows
+from reactood._utils._sklearn import Interval, _fit_context
+from reactood._utils._warnings import warn
+from reactood.detector import ReActDetector
+from reactood.metrics import auroc, ood_scorers
+
+__all__ = ["ReActDetectorCV"]
+
+
+PERCENTILES = 10, 65, 80, 85, 90, 95, 99  # the paper's
+
+
+SHORT_NAMES = {"fpr95": "neg_fpr_at_tpr", "detection_error": "neg_detection_error"}
+
+
+class ReActDetectorCV(ReActDetector):
+    """ReAct with a percentile chosen by cross-validation.
+
+    Like :class:`~reactood.ReActDetector` in a :class:`~sklearn.model_selection.\
+GridSearchCV` over `percentile`, with the same choice in a fraction of the time: the
+    clips of all candidates come from one look at a fold, and no candidate is fitted.
+
+    It needs some out-of-distribution (OOD) rows to judge by, labelled -1. Without any,
+    see :func:`~reactood.model_selection.tune_percentile`.
+
+    Parameters
+    ----------
+    head : None, (weight, bias), torch.nn.Module, classifier or callable, default=None
+        What maps features to logits, as in :class:`~reactood.ReActDetector`.
+
+    percentiles : sequence of float or None, default=(10, 65, 80, 85, 90, 95, 99)
+        The candidates, in percent; None stands for no clipping. The default is the
+        paper's grid [1]_.
+
+    scoring : str or callable, default="fpr95"
+        What to judge by: `"fpr95"` or any other of
+        :func:`~reactood.metrics.ood_scorers`, the name of a scikit-learn scorer such
+        as `"roc_auc"`, or a scorer, that uses `decision_function`.
+
+    cv : int, splitter or iterable, default=5
+        Folds. A number means that many stratified ones, shuffled with a fixed seed.
+        Each test side needs in-distribution (ID) and OOD rows.
+
+    lower_percentile : float, default=None
+        As in :class:`~reactood.ReActDetector`.
+
+    per_unit : bool, default=False
+        Whether to learn one clip per feature instead of one for all.
+
+    score_function : {"energy", "msp", "max_logit", "entropy"} or callable, \
+            default="energy"
+        What turns logits into a score, the higher, the more in-distribution.
+
+    temperature : float, default=1.0
+        The temperature of `"energy"`, `"msp"` and `"entropy"`.
+
+    contamination : float, default=0.05
+        The share of the ID training rows that may be flagged as OOD, in (0, 0.5].
+
+    batch_size : int, default=None
+        Rows per block of computation; None chooses.
+
+    device : str or torch.device, default=None
+        Where to compute; None stays where `X` is.
+
+    on_nan : {"raise", "reject"}, default="raise"
+        What becomes of rows that hold NaN: an error, or a score of NaN and -1 from
+        `predict`. With "reject", `fit` leaves them out, ID and OOD rows alike.
+
+    Attributes
+    ----------
+    best_percentile_ : float or None
+        The candidate with the best mean score, in percent; of equal ones the first.
+
+    best_score_ : float
+        Its mean score over the folds, the higher, the better: losses are negated, so
+        that `"fpr95"` gives minus a fraction.
+
+    best_index_ : int
+        Its place in `percentiles` and in `cv_results_`.
+
+    cv_results_ : dict of ndarray
+        As in `GridSearchCV`: `"param_percentile"`, `"split0_test_score"` and so on,
+        `"mean_test_score"`, `"std_test_score"` and `"rank_test_score"`; `"params"`, a
+        list of dicts; and `"failure"`, the reason why a candidate has NaN for a
+        score, or "". A percentile below the share of zeros is one: the clip is 0; one
+        that is not above `lower_percentile` is another.
+
+    n_splits_ : int
+        Number of folds.
+
+    activation_threshold_, lower_activation_threshold_, clipped_share_, offset_, \
+    classes_, coef_, intercept_, n_features_in_, feature_names_in_
+        As in :class:`~reactood.ReActDetector`, learned with the best percentile from
+        all ID rows.
+
+    See Also
+    --------
+    reactood.model_selection.tune_percentile : Chooses without OOD data.
+    sklearn.model_selection.GridSearchCV : Searches over any other parameter too.
+
+    References
+    ----------
+    .. [1] Y. Sun, C. Guo, Y. Li, "ReAct: Out-of-distribution Detection With Rectified
+       Activations", NeurIPS 2021, :arxiv:`2111.12797`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from reactood import ReActDetectorCV
+    >>> rng = np.random.default_rng(0)
+    >>> X_id, X_ood = rng.gamma(2, size=(200, 8)), rng.gamma(1, 3, size=(50, 8))
+    >>> head = rng.normal(size=(3, 8)), np.zeros(3)
+    >>> X, y = np.concatenate([X_id, X_ood]), np.repeat([1, -1], [200, 50])
+    >>> detector = ReActDetectorCV(head, scoring="roc_auc").fit(X, y)
+    >>> detector.best_percentile_ in (10, 65, 80, 85, 90, 95, 99)
+    True
+    >>> detector.predict(X_id).shape
+    (200,)
+    """
+
+    # Where routing is on, groups go to an outer splitter unless they are asked for.
+    __metadata_request__fit = {"groups": False}  # noqa: RUF012
+
+    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
+        **{
+            name: constraint
+            for name, constraint in ReActDetector._parameter_constraints.items()
+            if name not in ("percentile", "threshold")
+        },
+        "percentiles": ["array-like"],
+        "scoring": [str, callable],
+        "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
+    }
+
+    def __init__(
+        self,
+        head=None,
+        *,
+        percentiles=PERCENTILES,
+        scoring="fpr95",
+        cv=5,
+        lower_percentile=None,
+        per_unit=False,
+        score_function="energy",
+        temperature=1.0,
+        contamination=0.05,
+        batch_size=None,
+        device=None,
+        on_nan="raise",
+    ):
+        self.head = head
+        self.percentiles = percentiles
+        self.scoring = scoring
+        self.cv = cv
+        self.lower_percentile = lower_percentile
+        self.per_unit = per_unit
+        self.score_function = score_function
+        self.temperature = temperature
+        self.contamination = contamination
+        self.batch_size = batch_size
+        self.device = device
+        self.on_nan = on_nan
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
+    def fit(self, X, y, *, groups=None):
+        """Choose the percentile, then learn the clip and the decision threshold.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        y : array-like of shape (n_samples,)
+            -1 for OOD rows, which judge and are never learned from; 1, or class
+            labels, for ID rows.
+
+        groups : array-like of shape (n_samples,), default=None
+            Handed to the splitter.
+
+        Returns
+        -------
+        self : ReActDetectorCV
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If there are no OOD rows, if a fold lacks ID or OOD rows, if no candidate
+            works, or for the reasons of :meth:`ReActDetector.fit`.
+        """
+        X = self._validate(X, reset=True)
+        y, rows = id_rows(y, X)
+        candidates = self._candidates()
+        if rows is None:
+            raise ValueError(_no_ood(y, len(X)))
+        scorer = self._scorer()
+        labels = np.where(rows, 1, -1)
+        known = self._without_nan(X, np.ones(len(X), bool))
+        rows = rows & known
+        folds, failures, aurocs = [], [""] * len(candidates), []
+        trains, tests = zip(*self._splits(X, labels, known, groups), strict=True)
+        all_clips = learn_clips(
+            X,
+            [train & rows for train in trains],
+            candidates,
+            lower_percentile=self.lower_percentile,
+            per_unit=self.per_unit,
+        )
+        for train, test, clips in zip(trains, tests, all_clips, strict=True):
+            head = make_head(self.head, X, y, train & rows)
+            for i, clip in enumerate(clips):
+                if isinstance(clip, ValueError):
+                    failures[i] = failures[i] or str(clip)
+            usable = [clip for clip in clips if not isinstance(clip, ValueError)]
+            scores = iter(self._score_clips(X, head, usable, test))
+            fold = np.full(len(clips), np.nan)
+            for i, clip in enumerate(clips):
+                if not isinstance(clip, ValueError):
+                    known = next(scores)
+                    fold[i] = scorer(_Scored(), known, labels[test])
+                    aurocs.append(auroc(labels[test], known))
+            folds.append(fold)
+        results = _results(candidates, np.array(folds), failures)
+        if np.isnan(results["mean_test_score"]).all():
+            raise ValueError(
+                f"None of percentiles={list(candidates)} can be used. "
+                + next(filter(None, failures))
+            )
+        if max(aurocs) < 0.5:
+            warn(
+                f"OOD rows score higher than ID rows with every candidate, in every "
+                f"fold: the best AUROC is {max(aurocs):.3f}. Is y the wrong way round "
+                "(1 is ID, -1 is OOD), or a score_function of your own (the higher, "
+                "the more in-distribution)?",
+            )
+        best = int(np.argmin(results["rank_test_score"]))
+        clip = learn_clip(
+            X,
+            rows,
+            percentile=candidates[best],
+            threshold=None,
+            lower_percentile=self.lower_percentile,
+            per_unit=self.per_unit,
+        )
+        self._learn(X, make_head(self.head, X, y, rows), clip, rows)
+        self.cv_results_, self.n_splits_ = results, len(folds)
+        self.best_index_, self.best_percentile_ = best, candidates[best]
+        self.best_score_ = float(results["mean_test_score"][best])
+        return self
+
+    def _candidates(self):
+        candidates = list(self.percentiles)
+        interval = Interval(Real, 0, 100, closed="right")
+        for percentile in candidates:
+            if percentile is not None and not interval.is_satisfied_by(percentile):
+                raise ValueError(
+                    f"percentiles holds {percentile!r}; wanted numbers in percent, "
+                    "above 1 and at most 100, or None for no clipping."
+                )
+        if not candidates:
+            raise ValueError("percentiles is empty; wanted at least one candidate.")
+        return candidates
+
+    def _scorer(self):
+        if callable(self.scoring):
+            return self.scoring
+        ours = ood_scorers()
+        name = SHORT_NAMES.get(self.scoring, self.scoring)
+        return ours[name] if name in ours else get_scorer(name)
+
+    def _splits(self, X, labels, known, groups):
+        """Yield masks of the train and the test rows, of those that are known."""
+        cv = self.cv
+        if isinstance(cv, Integral):
+            cv = StratifiedKFold(cv, shuffle=True, random_state=0)
+        cv = check_cv(cv)
+        for fold, sides in enumerate(cv.split(np.zeros(len(X)), labels, groups)):
+            train, test = (np.zeros(len(X), bool) for _ in sides)
+            for mask, index in zip((train, test), sides, strict=True):
+                mask[index] = True
+                mask &= known
+            for kind, wanted, where in (
+                ("in-distribution (1)", train & (labels == 1), "train"),
+                ("in-distribution (1)", test & (labels == 1), "test"),
+                ("out-of-distribution (-1)", test & (labels == -1), "test"),
+            ):
+                if not wanted.any():
+                    raise ValueError(
+                        f"Fold {fold} has no {kind} rows on its {where} side. Rows "
+                        "sorted by label need shuffled, stratified folds: "
+                        "cv=StratifiedKFold(5, shuffle=True)."
+                    )
+            yield train, test
+
+
+class _Scored(OutlierMixin, BaseEstimator):
+    """Stands in for a fitted detector before a scorer: the scores are there."""
+
+    def decision_function(self, scores):
+        return scores
+
+    score_samples = decision_function
+
+
+def _results(candidates, folds, failures):
+    """Return what GridSearchCV calls cv_results_."""
+    names = np.empty(len(candidates), dtype=object)
+    names[:] = candidates
+    mean = folds.mean(axis=0)
+    worst = np.where(np.isnan(mean), -np.inf, mean)
+    return {
+        "param_percentile": names,
+        "params": [{"percentile": percentile} for percentile in candidates],
+        **{f"split{i}_test_score": fold for i, fold in enumerate(folds)},
+        "mean_test_score": mean,
+        "std_test_score": folds.std(axis=0),
+        "rank_test_score": rankdata(-worst, method="min").astype(np.int32),
+        "failure": np.array(failures),
+    }
+
+
+def _no_ood(y, n_samples):
+    got = "no y" if y is None else f"y with labels {np.unique(y)[:5].tolist()}"
+    return (
+        f"Got {got} (n_samples={n_samples}); wanted some rows labelled -1, "
+        "out-of-distribution, to judge the percentiles by: numpy.where(is_ood, -1, 1). "
+        "Without OOD data, use reactood.model_selection.tune_percentile."
+    )

@@ -1,0 +1,147 @@
+"""Rules that scale each sample by its highest activations: ASH and SCALE."""
+
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import (
+    OneToOneFeatureMixin,
+)
+
+from reactood._utils._sklearn import StrOptions
+from reactood.rectifiers._base import PERCENT, BaseRectifier
+
+
+class ASH(OneToOneFeatureMixin, BaseRectifier):
+    """Keep the highest activations of each sample, and change or scale these: ASH.
+
+    The rules ASH-P, ASH-B and ASH-S [1]_, on pooled features. The paper applies them to
+    maps before pooling. Nothing is learned.
+
+    Parameters
+    ----------
+    percentile : float, default=65.0
+        The share of the activations of a sample that is set to 0, in percent.
+
+    kind : {"s", "p", "b"}, default="s"
+        What becomes of the `k` kept ones: `"p"` leaves them as they are, `"b"` sets
+        each to the sum of all activations divided by `k`, and `"s"` multiplies them by
+        `exp(sum of all / sum of kept)`.
+
+    allow_signed : bool, default=False
+        Whether to apply the rule to negative features too. Its sums then mean little.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of units.
+
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, if `X` had them.
+
+    See Also
+    --------
+    SCALE : Scales as ASH-S and keeps all activations.
+
+    References
+    ----------
+    .. [1] A. Djurisic et al., "Extremely Simple Activation Shaping for
+       Out-of-Distribution Detection", ICLR 2023, :arxiv:`2209.09858`.
+
+    Examples
+    --------
+    >>> from reactood.rectifiers import ASH
+    >>> X = [[1.0, 4.0, 2.0, 3.0]]
+    >>> ASH(50, kind="p").fit_transform(X), ASH(50, kind="b").fit_transform(X)
+    (array([[0., 4., 0., 3.]]), array([[0., 5., 0., 5.]]))
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "percentile": [PERCENT],
+        "kind": [StrOptions({"s", "p", "b"})],
+        "allow_signed": ["boolean"],
+    }
+
+    def __init__(self, percentile=65.0, *, kind="s", allow_signed=False):
+        self.percentile = percentile
+        self.kind = kind
+        self.allow_signed = allow_signed
+
+    def _shape(self, X):
+        kept = _highest(X, self.percentile)
+        shaped = np.zeros_like(X)
+        values = np.take_along_axis(X, kept, axis=1)
+        if self.kind == "s":
+            values = values * _growth(X, values)
+        elif self.kind == "b":
+            values = X.sum(axis=1, keepdims=True) / kept.shape[1]
+        np.put_along_axis(shaped, kept, values, axis=1)
+        return shaped
+
+
+class SCALE(OneToOneFeatureMixin, BaseRectifier):
+    """Multiply each sample by `exp(sum of all / sum of its highest activations)`.
+
+    The rule of SCALE [1]_, which prunes nothing, so that the predicted class stays the
+    same with a head without bias. Nothing is learned.
+
+    Parameters
+    ----------
+    percentile : float, default=85.0
+        The share of the activations of a sample that is left out of the second sum, in
+        percent.
+
+    allow_signed : bool, default=False
+        Whether to apply the rule to negative features too. Its sums then mean little.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of units.
+
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, if `X` had them.
+
+    See Also
+    --------
+    ASH : With `kind="s"`, scales as much and prunes.
+
+    References
+    ----------
+    .. [1] K. Xu et al., "Scaling for Training Time and Post-hoc Out-of-distribution
+       Detection Enhancement", ICLR 2024, :arxiv:`2310.00227`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from reactood.rectifiers import SCALE
+    >>> X = np.array([[1.0, 4.0, 2.0, 3.0]])
+    >>> bool(np.allclose(SCALE(50).fit_transform(X), X * np.exp(10 / 7)))
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "percentile": [PERCENT],
+        "allow_signed": ["boolean"],
+    }
+
+    def __init__(self, percentile=85.0, *, allow_signed=False):
+        self.percentile = percentile
+        self.allow_signed = allow_signed
+
+    def _shape(self, X):
+        kept = _highest(X, self.percentile)
+        return X * _growth(X, np.take_along_axis(X, kept, axis=1))
+
+
+def _highest(X, percentile):
+    """Return the places of the activations of each sample that are not pruned."""
+    n = X.shape[1]
+    n_kept = max(1, n - round(n * percentile / 100))
+    return np.argpartition(X, n - n_kept, axis=1)[:, n - n_kept :]
+
+
+def _growth(X, kept):
+    """Return exp(sum of all / sum of kept) for each sample; 1 where all are 0."""
+    of_all, of_kept = (values.sum(axis=1, keepdims=True) for values in (X, kept))
+    silent = of_kept == 0
+    return np.where(silent, 1, np.exp(of_all / np.where(silent, 1, of_kept)))
