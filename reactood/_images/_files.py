@@ -17,20 +17,10 @@ from reactood._utils._pillow import decoding_lock, load
 
 # Starts Ghostscript; only knows the size; opens an image of any format inside its own.
 NOT_DECODED = frozenset({"EPS", "MPEG", "IPTC"})
-
-
 USUAL = "JPEG", "PNG"
-
-
 NEVER_ALONE = {"MPO": "JPEG"}  # formats that another one's decoder opens
-
-
 MOST_SHOWN = 200  # characters of a value in a message
-
-
 MOST_BYTES_OF_PATH = 4096
-
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,11 +30,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
 _WHERE_EXIF_IS = "exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"
-
-
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",

@@ -13,8 +13,6 @@ from reactood._images._files import (
 )
 
 CHANNELS = (1, 3, 4)
-
-
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "data", "x", "input")
 
 

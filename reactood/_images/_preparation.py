@@ -31,21 +31,14 @@ from reactood._utils._tensors import as_tensor
 
 __all__ = ["list_folder", "missing"]  # known from here too
 
-
 # Of how a file becomes pixels; the next number when the same file gives other ones, so
 # that a cache does not serve features of the old ones. 2: turned as EXIF says.
 READING = 2
-
-
 GEOMETRY = transforms.Resize, transforms.CenterCrop  # from a PIL image to another
-
-
 SAME_SIZE = (
     *(transforms.Grayscale, transforms.ToTensor, transforms.PILToTensor),
     *(v2.Grayscale, v2.RGB, v2.ToImage, v2.ToDtype, v2.PILToTensor),
 )
-
-
 PROCESSED = "pixel_values"  # where Hugging Face's image processors put their result
 
 

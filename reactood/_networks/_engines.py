@@ -21,21 +21,13 @@ from reactood._utils._recent import Recent
 from reactood._utils._warnings import warn
 
 ENGINES = "auto", "eager", "compile", "openvino"
-
-
 MOST_REQUESTS = 8  # each has memory for the maps of one batch, and perhaps weights
-
-
 NO_COMPILER = (
     "InvalidCxxCompiler",
     "No working C++ compiler",
     "Failed to find C compiler",  # Triton's words
 )
-
-
 _CAPTURING = threading.RLock()  # torch.export and tracing serve one thread at a time
-
-
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,

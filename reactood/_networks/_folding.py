@@ -14,8 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from reactood._utils._modules import replace_module
 
 CONVOLUTIONS = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
-
-
 FOLD_TOLERANCE = 1e-4  # per feature, relative to its largest value
 
 

@@ -34,13 +34,10 @@ def first_pass(network, batch):
 
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
 
-
 # On a processor, a batch whose feature maps fit into memory that the allocator hands
 # out again and again beats a large one: here 8 images of 224 x 224 pixels. But one
 # thread takes a slow path through 1 x 1 convolutions of less than 16 images.
 CPU_BATCH_ELEMENTS = 8 * 3 * 224 * 224
-
-
 FLUSH_ELEMENTS = 1 << 22  # features kept on an accelerator between two copies to host
 
 

@@ -12,11 +12,7 @@ from reactood._utils._fingerprint._walk import identity
 from reactood._utils._recent import Recent
 
 _PLANS = Recent(64)
-
-
 recall_plan = _PLANS.get  # what was proved in this process, or None
-
-
 remember_plan = _PLANS.put
 
 

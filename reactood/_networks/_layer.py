@@ -46,8 +46,6 @@ CHANNELS_SECOND = (
     pooling._AdaptiveAvgPoolNd,
     pooling._AdaptiveMaxPoolNd,
 )
-
-
 CHANNELS_LAST = (
     nn.Linear,
     nn.LayerNorm,
@@ -56,7 +54,6 @@ CHANNELS_LAST = (
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
 )
-
 
 # Axes of a batch, by their number, along which it may be cut: images to half the
 # height, sequences (n, channels, length) or (n, length, channels) to half the length.

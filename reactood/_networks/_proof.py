@@ -17,8 +17,6 @@ from reactood._utils._messages import kind_of, listed
 from reactood._utils._warnings import warn
 
 PROOF_TOLERANCE = 1e-4
-
-
 PROOF_IMAGES = 4
 
 

@@ -14,11 +14,7 @@ import torch
 from reactood._utils._tensors import Matrix, as_float, as_tensor, to_device
 
 BLOCK_ELEMENTS = 1 << 22  # 16 MiB of float32: about the last-level cache
-
-
 MOST_ROWS_NAMED = 20
-
-
 DEVICE_BLOCK_ELEMENTS = 1 << 26  # accelerators want large launches
 
 

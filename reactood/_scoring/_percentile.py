@@ -18,11 +18,7 @@ from reactood._scoring._blocks import check_finite, host_blocks, take_rows
 from reactood._utils._tensors import Matrix, as_float, as_tensor
 
 SAMPLE = 1 << 17
-
-
 SMALL = 1 << 20  # up to this many elements a plain copy is cheaper
-
-
 COLUMNS = 32  # columns that are transposed together: two cache lines of float32
 
 

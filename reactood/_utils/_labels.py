@@ -14,9 +14,6 @@ from reactood._utils._warnings import warn
 AGREEMENT_OF_CLASSES = 0.8
 
 
-LEAST_LEVELS = 1000  # scores of float64 that there must be between the extremes
-
-
 def id_rows(y, X):
     """Return y as an array and the mask of rows that are not labelled -1."""
     if y is None:

@@ -22,11 +22,7 @@ import numpy as np
 from reactood._utils._warnings import warn
 
 FORMAT = 2
-
-
 FILE = f"features-v{FORMAT}.sqlite"
-
-
 SCHEMA = f"""
 PRAGMA user_version = {FORMAT};
 CREATE TABLE IF NOT EXISTS settings (
@@ -40,19 +36,10 @@ CREATE TABLE IF NOT EXISTS claims (
     setting INTEGER NOT NULL, image BLOB NOT NULL, owner TEXT NOT NULL,
     since REAL NOT NULL, PRIMARY KEY (setting, image)) WITHOUT ROWID;
 """
-
-
 PATIENCE_S = 60  # how long to wait for another process's write
-
-
 STALE_S = 3600  # a claim that old was left behind by a process that is gone
-
-
 AT_ONCE = 500  # keys in one query; SQLite takes 999 in its oldest versions
-
-
 POLL_S = 0.02
-
 
 # A statement that takes more steps than any of ours, on a file of this size, goes round
 # in a circle.

@@ -17,14 +17,8 @@ from reactood._utils._progress import progress_bar
 from reactood._utils._warnings import warn
 
 LOOKUP_ROWS = 1024
-
-
 POLL_S = 0.02
-
-
 LEAST_PATIENCE_S, MOST_PATIENCE_S = 2, 60
-
-
 MOST_NAMED = 10
 
 

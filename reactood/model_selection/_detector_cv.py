@@ -18,11 +18,7 @@ from reactood.detector import ReActDetector
 from reactood.metrics import auroc, ood_scorers
 
 __all__ = ["ReActDetectorCV"]
-
-
 PERCENTILES = 10, 65, 80, 85, 90, 95, 99  # the paper's
-
-
 SHORT_NAMES = {"fpr95": "neg_fpr_at_tpr", "detection_error": "neg_detection_error"}
 
 

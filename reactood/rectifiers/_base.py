@@ -20,8 +20,6 @@ from reactood._utils._labels import id_rows
 from reactood._utils._sklearn import Interval, _fit_context
 
 PERCENT = Interval(Real, 0, 100, closed="neither")
-
-
 FLOATS = np.float64, np.float32
 
 

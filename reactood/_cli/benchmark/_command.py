@@ -6,11 +6,7 @@ import sys
 from importlib.util import find_spec
 
 SUITES = "digits", "fashion-mnist", "imagenet-sample", "imagenet", "cifar10", "cifar100"
-
-
 PROTOCOLS = "clean", "official", "official-percentile"
-
-
 DESCRIPTION = """\
 Compare ReAct with the baselines of its paper and with later rules, on public images and
 any classifier. Writes report.txt, .csv, .json and .html into a folder. What is computed
@@ -24,8 +20,6 @@ suites, and what --data DIR holds:
                    ood_data/{iNaturalist,SUN,Places,dtd}
   cifar10, cifar100  downloaded; ood_data/{svhn,LSUN,LSUN_resize,iSUN,dtd,places365}
 """
-
-
 EPILOG = """\
 methods, comma-separated:
   msp max-logit energy odin mahalanobis dice     each also +react, and +react@PERCENTILE

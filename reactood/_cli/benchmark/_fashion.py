@@ -16,23 +16,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from reactood._utils._progress import progress_bar
 
 NORMS = "batch", "group", "weight"
-
-
 WIDTHS = 16, 32, 128
-
-
 GROUPS = 8
-
-
 BATCH = 128
-
-
 EPOCHS = 6
-
-
 LEARNING_RATE = {"batch": 0.2, "group": 0.2, "weight": 0.05}
-
-
 SHIFT = 2  # pixels, each way
 
 

@@ -14,8 +14,6 @@ from reactood.rectifiers._dice import DICE
 from reactood.rectifiers._scaling import ASH, SCALE
 
 SCORES = {"msp": "msp", "max-logit": "max_logit", "energy": "energy"}
-
-
 SHAPING = {
     "bats": BATS,
     "vra-p": VRAP,
@@ -25,14 +23,8 @@ SHAPING = {
     "ash-s": lambda: ASH(kind="s"),
     "scale": SCALE,
 }
-
-
 CLIPPABLE = [*SCORES, "odin", "mahalanobis", "dice"]
-
-
 CLIPS = "", "+react"
-
-
 PERCENTILES = 99, 95, 90, 85, 80, 65, 10
 
 
@@ -48,11 +40,7 @@ GROUPS = {
     "variants": ["energy", "energy+react", "react-per-unit", "react-two-sided"],
     "shaping": ["energy", "energy+react", *SHAPING, "dice", "dice+react"],
 }
-
-
 FEW = 5  # samples per feature, below which a covariance is shrunk
-
-
 DICE_WITH_CLIP = 10  # percent of the weights, as in the authors' use after a clip
 
 

@@ -25,8 +25,6 @@ DENSENET_NAMES = (  # of the usual CIFAR DenseNet, to torchvision's
         r"features.denseblock\1.denselayer<\2>.conv\3.",
     ),
 )
-
-
 RESNET_NAMES = ((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample."))
 
 

@@ -5,11 +5,7 @@ of that table in the authors' repository.
 """
 
 SOURCE = "Sun, Guo, Li, NeurIPS 2021, main table (ImageNet)"
-
-
 SETS = "iNaturalist", "SUN", "Places", "Textures"
-
-
 ROWS = {
     "ResNet-50": {
         "msp": ((54.99, 87.74), (70.83, 80.86), (73.99, 79.76), (68.00, 79.61)),

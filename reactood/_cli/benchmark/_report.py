@@ -12,8 +12,6 @@ from pathlib import Path
 from reactood._cli.benchmark._published import SOURCE
 
 FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
-
-
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
        padding: 0 1rem; color: #1a1a1a; background: #fff }

@@ -23,11 +23,7 @@ from reactood.extractor._extractor import TorchFeatureExtractor
 from reactood.metrics import auroc, fpr_at_tpr
 
 ODIN_TEMPERATURE = 1000.0
-
-
 UNKNOWN_TO_ODIN = "precision", "engine"
-
-
 PACKAGES = "reactood", "torch", "torchvision", "scikit-learn", "numpy", "scipy"
 
 

@@ -25,23 +25,13 @@ from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.datasets._digits import photo_tiles
 
 OFFICIAL_IMAGES = 2025  # that the paper's script takes the percentile from
-
-
 TRAINING_IMAGES = 10_000  # to learn from where there are training images
-
-
 CURATED = (
     "A subset of 10,000 images by the authors of MOS: "
     "http://pages.cs.wisc.edu/~huangrui/imagenet_ood_dataset/{}.tar.gz"
 )
-
-
 DTD = "Describable Textures: https://www.robots.ox.ac.uk/~vgg/data/dtd/"
-
-
 DROPBOX = "From the authors of ODIN: https://www.dropbox.com/s/{}.tar.gz"
-
-
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 

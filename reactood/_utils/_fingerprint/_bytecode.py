@@ -5,27 +5,14 @@ import types
 from typing import NamedTuple
 
 _SILENT = {"CACHE", "EXTENDED_ARG", "KW_NAMES", "NOP", "NOT_TAKEN", "PRECALL"}
-
-
 _SILENT |= {"PUSH_NULL", "RESUME"}
-
-
 _OF_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
-
-
 _OF_OBJECTS = {"LOAD_ATTR", "LOAD_METHOD"}
-
-
 _RUN_TEXT = {"eval", "exec", "compile"}
-
-
 _IMPORT = {"import_module", "__import__"}
-
 
 # With one of these, any attribute of a module may be read, by a name that is not here.
 _REFLECT = {"__dict__", "__getattribute__", "attrgetter", "dir", "getmembers"}
-
-
 _REFLECT |= {"methodcaller", "vars"}
 
 

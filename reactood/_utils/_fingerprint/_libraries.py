@@ -14,14 +14,8 @@ import types
 from typing import Any
 
 _LIBRARIES = {"torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "PIL"}
-
-
 _LIBRARIES |= {"reactood"}
-
-
 _STDLIB = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
-
-
 _SITE = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
 
 

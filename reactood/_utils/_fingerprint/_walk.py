@@ -46,36 +46,17 @@ from reactood._utils._pillow import load_as_it_is
 
 # Of these types alone: a subclass may do anything.
 _PLAIN = {type(None), bool, int, float, complex, str, bytes, range, type(...)}
-
-
 _PLAIN |= {torch.dtype, torch.device, torch.memory_format, torch.layout}
-
-
 _BUILTIN: tuple[Any, ...] = types.BuiltinFunctionType, types.MemberDescriptorType
-
-
 _BUILTIN += types.GetSetDescriptorType, types.WrapperDescriptorType
-
 
 # What Python itself keeps in a class without consequence for what its objects do.
 _NOTES = {"__module__", "__dict__", "__weakref__", "__doc__", "_abc_impl"}
-
-
 _NOTES |= {"__annotations__", "__annotate__", "__annotate_func__"}
-
-
 _NOTES |= {"__annotations_cache__", "__firstlineno__", "__static_attributes__"}
-
-
 _NOTES |= {"__abstractmethods__", "__orig_bases__", "__parameters__", "__slotnames__"}
-
-
 _DISPATCHER: Any = functools.singledispatch(print)
-
-
 _COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-
-
 _MADE_IN_PYTHON = 1 << 9  # a flag of types that lie in memory of their own
 
 
