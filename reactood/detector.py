@@ -1,47 +1,19 @@
 """ReAct as a scikit-learn outlier detector."""
 
-from numbers import Integral, Real
+from numbers import Real
+from typing import ClassVar
 
-import numpy as np
-import torch
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import check_is_fitted
-from torch import nn
-
-from reactood._scoring._blocks import (
-    Workspace,
-    check_finite,
-    nan_rows,
-    rows_per_block,
-    take_rows,
-    tensor_blocks,
-)
-from reactood._scoring._clip import learn_clip, rectify
-from reactood._scoring._heads import LinearHead, make_head
-from reactood._scoring._scores import (
-    SCORES,
-    check_result,
-    check_scores,
-    check_spread,
-    common_part,
-)
-from reactood._utils._ambient import without_autocast
-from reactood._utils._display import Shown
-from reactood._utils._estimators import FractionHints, as_a_whole
+from reactood._scoring._base import BaseReActDetector
+from reactood._scoring._clip import learn_clip
+from reactood._scoring._heads import make_head
+from reactood._utils._estimators import as_a_whole
 from reactood._utils._labels import check_marks, id_rows
-from reactood._utils._sklearn import (
-    HasMethods,
-    Interval,
-    StrOptions,
-    _fit_context,
-    validate_array,
-)
-from reactood._utils._tensors import as_tensor, choose_device
+from reactood._utils._sklearn import Interval, _fit_context
 
 __all__ = ["ReActDetector"]
 
 
-class ReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
+class ReActDetector(BaseReActDetector):
     """Detects out-of-distribution inputs by rectified activations (ReAct).
 
     A classifier is overconfident on inputs unlike its training data because some
@@ -191,25 +163,10 @@ class ReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
     array([-1,  1])
     """
 
-    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
-        "head": [
-            None,
-            tuple,
-            list,
-            nn.Module,
-            HasMethods(["fit", "predict"]),
-            callable,
-        ],
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseReActDetector._parameter_constraints,
         "percentile": [Interval(Real, 0, 100, closed="right"), None],
         "threshold": [Real, "array-like", None],
-        "lower_percentile": [Interval(Real, 0, 100, closed="left"), None],
-        "per_unit": ["boolean"],
-        "score_function": [StrOptions(set(SCORES)), callable],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
-        "contamination": [Interval(Real, 0, 0.5, closed="right")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "device": [str, torch.device, None],
-        "on_nan": [StrOptions({"raise", "reject"})],
     }
 
     def __init__(
@@ -281,242 +238,5 @@ class ReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
         )
         self._learn(X, head, clip, rows)
         if id_mask is None and not head.trained:
-            check_marks(y, lambda: self._classes(X))
+            check_marks(y, lambda: self._scorer(head).classes(X))
         return self
-
-    def _learn(self, X, head, clip, rows):
-        """Take over a head and a clip, and learn the decision threshold."""
-        (scores,) = self._score_clips(X, head, [clip], rows)
-        n_classes = len(head.classes)
-        common = common_part(self.score_function, n_classes, self.temperature)
-        check_spread(scores, X, common)
-        share = self._share_clipped(X, clip, rows)
-        self._head = head
-        self.classes_ = head.classes
-        self.__dict__.pop("coef_", None), self.__dict__.pop("intercept_", None)
-        if isinstance(head, LinearHead):
-            self.coef_, self.intercept_ = head.weight, head.bias
-        self.lower_activation_threshold_, self.activation_threshold_ = clip
-        self.clipped_share_ = share
-        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
-
-    def fit_predict(self, X, y=None):
-        """Fit to `X` and return the labels of its rows.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        y : array-like of shape (n_samples,), default=None
-            As in `fit`.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            1 for in-distribution, -1 for out-of-distribution, for all rows of `X`.
-        """
-        return self.fit(X, y).predict(X)
-
-    def predict(self, X):
-        """Tell in-distribution (1) from out-of-distribution (-1) inputs.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            1 where `decision_function` is at least 0, else -1, also for rows that hold
-            NaN, with `on_nan="reject"`.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def decision_function(self, X):
-        """Return the score above the decision threshold.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,)
-            `score_samples(X) - offset_`, float64; at least 0 means in-distribution.
-            NaN for rows that hold NaN, with `on_nan="reject"`.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def score_samples(self, X):
-        """Score features after clipping: the higher, the more in-distribution.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,)
-            `score_function(head(clip(X)))`, float64. NaN for rows that hold NaN, with
-            `on_nan="reject"`.
-
-        Raises
-        ------
-        ValueError
-            If `X` holds NaN or inf; with `on_nan="reject"`, if it holds inf.
-        """
-        check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        return self._score_clips(X, self._head, [self._learned_clip()])[0]
-
-    def predict_class(self, X):
-        """Return the classifier's own decision, from unclipped features.
-
-        Clipping costs no classification accuracy: it serves the scores alone.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            The entry of `classes_` with the largest logit. With `on_nan="reject"`, NaN
-            counts as 0 here, a silent unit, so that every row gets a class; that of a
-            row of NaN says nothing, and `predict` rejects it.
-        """
-        check_is_fitted(self)
-        return self._classes(self._validate(X, reset=False))
-
-    def rectify(self, X):
-        """Clip features at the thresholds that `fit` learned.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        clipped : ndarray of shape (n_samples, n_features)
-            `min(X, activation_threshold_)`, and where a lower clip was asked for,
-            no less than `lower_activation_threshold_`. float32 if `X` is float32 or
-            half precision, else float64. NaN stays NaN, with `on_nan="reject"`.
-        """
-        check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        check_finite(X, allow_nan=self._rejects_nan())
-        clip = self._learned_clip()
-        return torch.cat(
-            [rectify(block, clip).cpu() for block in self._blocks(X)]
-        ).numpy()
-
-    def _validate(self, X, *, reset):
-        dtypes = [np.float64, np.float32, np.float16]
-        return validate_array(self, X, reset=reset, dtype=dtypes)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self._rejects_nan()
-        return tags
-
-    def _rejects_nan(self):
-        return self.on_nan == "reject"
-
-    def _without_nan(self, X, rows):
-        """Return the mask of the rows to learn from, None for all."""
-        if not self._rejects_nan():
-            return rows
-        known = np.ones(len(X), bool) if rows is None else rows.copy()
-        known[known] = ~nan_rows(X, rows)
-        if not known.any():
-            raise ValueError(
-                f"All {len(X) if rows is None else rows.sum()} in-distribution rows of "
-                "X hold NaN, which on_nan='reject' leaves out, so that none is left to "
-                "learn from: could no image be read?"
-            )
-        return rows if known.all() else known
-
-    def _classes(self, X):
-        best, unknown = self._largest(X)
-        if unknown is not None:
-            rest = as_tensor(take_rows(X, unknown)).nan_to_num(nan=0.0)
-            best[unknown], _ = self._largest(rest)
-        return self.classes_[best]
-
-    def _largest(self, X):
-        (best,), unknown = self._map_logits(
-            X, self._head, [None], lambda z: z.argmax(1)
-        )
-        return best.numpy(), unknown
-
-    def _learned_clip(self):
-        return self.lower_activation_threshold_, self.activation_threshold_
-
-    def _blocks(self, X, rows=None):
-        if self.device is not None:
-            device = choose_device(self.device)
-        else:
-            device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
-        n_rows = self.batch_size or rows_per_block(X.shape[1], device)
-        return tensor_blocks(X, rows, n_rows=n_rows, device=device)
-
-    def _share_clipped(self, X, clip, rows):
-        changed, n, clipped = torch.tensor(0, device="cpu"), 0, Workspace()
-        for block in self._blocks(X, rows):
-            out = clipped.of(block, block.shape[1])
-            changed = (
-                changed.to(block.device) + (rectify(block, clip, out) != block).sum()
-            )
-            n += block.numel()
-        return int(changed) / n
-
-    def _score_clips(self, X, head, clips, rows=None):
-        """Return an array of scores for each clip, NaN for rows that are rejected."""
-        score = self.score_function
-        if not callable(score):
-            function, temperature = SCORES[score], self.temperature
-            score = lambda logits: function(logits, temperature)
-        results, unknown = self._map_logits(X, head, clips, score, rows)
-        results = [scores.double().numpy() for scores in results]
-        for scores in results:
-            if unknown is not None:
-                scores[unknown] = 0
-            check_scores(scores)
-            if unknown is not None:
-                scores[unknown] = np.nan
-        return results
-
-    @without_autocast()
-    def _map_logits(self, X, head, clips, function, rows=None):
-        """Apply ``function`` to the logits of each block, clipped in each way.
-
-        A clip of None is none. All is done with a block before the next is read.
-        Returns the results for each clip, and which rows hold NaN, where they may;
-        None where no row does.
-        """
-        results: list[list[torch.Tensor]] = [[] for _ in clips]
-        finite, logits = True, None
-        clipped = Workspace()
-        with torch.inference_mode():
-            for block in self._blocks(X, rows):
-                logits = logits or head.on(block)
-                # A sum shows NaN and inf; looked at once, so no block waits for it.
-                finite &= block.sum().isfinite()
-                for clip, parts in zip(clips, results, strict=True):
-                    features = rectify(block, clip, clipped.of(block, block.shape[1]))
-                    result = function(logits(features))
-                    check_result(result, len(block))
-                    # A copy, as what a function returns may be a part of the logits.
-                    parts.append(torch.as_tensor(result, device=block.device).clone())
-            whole = [torch.cat(parts).cpu() for parts in results]
-        if finite:
-            return whole, None
-        check_finite(X, rows, allow_nan=self._rejects_nan())
-        unknown = nan_rows(X, rows)  # none where the sum of finite numbers overflows
-        return whole, unknown if unknown.any() else None

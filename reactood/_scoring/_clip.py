@@ -1,5 +1,8 @@
 """The clip that ReAct learns, and what makes one degenerate."""
 
+from dataclasses import dataclass, replace
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -13,24 +16,62 @@ from reactood._scoring._percentile import (
 from reactood._utils._warnings import warn
 
 
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Bounds of activations: a number each for all units, or arrays with one per unit.
+
+    ``Clip()`` changes nothing. A clip that was learned and would say nothing about the
+    data has the reason in ``problem``.
+    """
+
+    lower: float | np.ndarray = -np.inf
+    upper: float | np.ndarray = np.inf
+    problem: str = ""
+
+    def apply(self, block: torch.Tensor, out: torch.Tensor | None = None):
+        """Return max(min(block, upper), lower).
+
+        Where there is something to clip, the result is written to ``out`` if given;
+        where there is nothing, it is ``block`` itself.
+        """
+        largest = torch.finfo(block.dtype).max
+        ends: Any = (self.lower, self.upper)
+        if np.ndim(self.lower) == np.ndim(self.upper) == 0:
+            bounds: list[Any] = [None if abs(end) > largest else end for end in ends]
+            if bounds == [None, None]:
+                return block
+            return torch.clamp(block, *bounds, out=out)
+        # Tensors of bounds only, or numbers only: torch takes no mixture.
+        tensors = (
+            torch.as_tensor(end, dtype=block.dtype, device=block.device) for end in ends
+        )
+        return torch.clamp(block, *tensors, out=out)
+
+
 def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
-    """Return the lower and the upper clip, floats or one value per column.
+    """Return the clip of the rows that count; ``threshold`` overrides ``percentile``.
 
     Raises ValueError for a clip that would say nothing about the data.
     """
-    candidate = None if threshold is not None else percentile
-    ((clip,),) = learn_clips(
-        X,
-        [rows],
-        [candidate],
-        threshold=threshold,
-        lower_percentile=lower_percentile,
-        per_unit=per_unit,
-    )
-    if isinstance(clip, ValueError):
-        raise clip
-    given = "threshold" if candidate is None else f"percentile={percentile}"
-    _warn_of_low(clip[1], given)
+    if threshold is None:
+        ((clip,),) = learn_clips(
+            X,
+            [rows],
+            [percentile],
+            lower_percentile=lower_percentile,
+            per_unit=per_unit,
+        )
+        given = f"percentile={percentile}"
+    else:
+        upper = _as_threshold(threshold, X.shape[1])
+        given = "threshold"
+        qs = [] if lower_percentile is None else [lower_percentile]
+        (summary,) = _summaries(X, [rows], qs, per_unit)
+        lower = summary.percentiles[0] if qs else -np.inf
+        clip = _checked(Clip(lower, upper), summary, X, rows, given, lower_percentile)
+    if clip.problem:
+        raise ValueError(clip.problem)
+    _warn_of_low(clip.upper, given)
     if lower_percentile is not None and 0 < lower_percentile < 1:
         warn(
             f"lower_percentile={lower_percentile} means {lower_percentile} percent, "
@@ -40,97 +81,72 @@ def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
     return clip
 
 
-def learn_clips(
-    X, sides, percentiles, *, threshold=None, lower_percentile=None, per_unit=False
-):
+def learn_clips(X, sides, percentiles, *, lower_percentile=None, per_unit=False):
     """Return, for each set of rows, a clip for each percentile.
 
-    All come from one look at the features. In the place of a clip that would say
-    nothing about the data, there is a ValueError.
+    All come from one look at the features. A percentile of None does not clip from
+    above.
     """
     for percentile in percentiles:
         effect = ", which clips nearly every activation"
         check_percent("percentile", percentile, effect=effect)
-    fixed = _as_threshold(threshold, X.shape[1])
     qs = [q for q in (lower_percentile, *percentiles) if q is not None]
-    if threshold is None and not qs:
-        return [[(-np.inf, fixed)] * len(percentiles) for _ in sides]
-    if per_unit:
-        summaries = [column_percentiles(X, qs, rows) for rows in sides]
-    elif len(sides) == 1:
-        summaries = [pooled_percentiles(X, qs, sides[0])]
-    else:
-        summaries = pooled_percentiles_of_sides(X, qs, sides)
-    clips: list = []
+    if not qs:
+        return [[Clip()] * len(percentiles) for _ in sides]
+    clips: list[list[Clip]] = []
+    summaries = _summaries(X, sides, qs, per_unit)
     for rows, summary in zip(sides, summaries, strict=True):
         found = dict(zip(qs, summary.percentiles, strict=True))
         lower = found.get(lower_percentile, -np.inf)
         clips.append([])
         for percentile in percentiles:
-            upper = found.get(percentile, fixed)
-            given = "threshold" if percentile is None else f"percentile={percentile}"
-            try:
-                _check_percents(percentile, lower_percentile)
-                _check_upper(upper, summary, X, rows, given)
-                _check_order(lower, upper, lower_percentile)
-                clips[-1].append((lower, upper))
-            except ValueError as error:
-                clips[-1].append(error)
+            clip = Clip(lower, found.get(percentile, np.inf))
+            given = f"percentile={percentile}"
+            if None not in (percentile, lower_percentile):
+                if lower_percentile >= percentile:
+                    problem = (
+                        f"lower_percentile={lower_percentile} must be below {given}."
+                    )
+                    clips[-1].append(replace(clip, problem=problem))
+                    continue
+            clips[-1].append(_checked(clip, summary, X, rows, given, lower_percentile))
     return clips
 
 
-def rectify(block, clip, out=None):
-    """Return max(min(block, upper), lower) for a tensor and ``clip=(lower, upper)``.
+def _summaries(X, sides, qs, per_unit):
+    if per_unit:
+        return [column_percentiles(X, qs, rows) for rows in sides]
+    if len(sides) == 1:
+        return [pooled_percentiles(X, qs, sides[0])]
+    return pooled_percentiles_of_sides(X, qs, sides)
 
-    Where there is something to clip, the result is written to ``out`` if given.
-    """
-    if clip is None:
-        return block
-    largest = torch.finfo(block.dtype).max
-    lower, upper = clip
-    if np.ndim(lower) == np.ndim(upper) == 0:
-        bounds = [None if abs(c) > largest else c for c in clip]
-        if bounds == [None, None]:
-            return block
-    else:  # tensors of bounds only, or numbers only: torch takes no mixture
-        bounds = [
-            torch.as_tensor(c, dtype=block.dtype, device=block.device) for c in clip
-        ]
-    return torch.clamp(block, *bounds, out=out)
+
+def _checked(clip, summary, X, rows, given, lower_percentile):
+    """Return the clip, with the reason why it would say nothing about the data."""
+    problem = _problem_of_upper(clip.upper, summary, X, rows, given)
+    if not problem and np.any(np.asarray(clip.lower) > clip.upper):
+        problem = (
+            f"The lower clip is above the upper one (lower {_shown(clip.lower)}, upper "
+            f"{_shown(clip.upper)}); lower lower_percentile={lower_percentile} or "
+            "raise the threshold."
+        )
+    return replace(clip, problem=problem)
 
 
 def _as_threshold(threshold, n_features):
-    if threshold is None:
-        return np.inf
     value = np.array(threshold, dtype=np.float64)
     if value.shape not in ((), (n_features,)):
         raise ValueError(
-            f"threshold has shape {value.shape}, wanted one number or one per "
+            f"threshold has shape {value.shape}, expected one number or one per "
             f"feature, ({n_features},)."
         )
     if np.isnan(value).any():
-        raise ValueError("threshold is NaN; wanted numbers, or None to learn it.")
+        raise ValueError("threshold is NaN; expected numbers, or None to learn it.")
     return value if value.ndim else float(value)
 
 
-def _check_percents(percentile, lower_percentile):
-    if None not in (percentile, lower_percentile) and lower_percentile >= percentile:
-        raise ValueError(
-            f"lower_percentile={lower_percentile} must be below "
-            f"percentile={percentile}."
-        )
-
-
-def _check_order(lower, upper, lower_percentile):
-    if np.any(np.asarray(lower) > upper):
-        raise ValueError(
-            f"The lower clip is above the upper one (lower {_shown(lower)}, upper "
-            f"{_shown(upper)}); lower lower_percentile={lower_percentile} or raise "
-            "the threshold."
-        )
-
-
-def _check_upper(upper, summary, X, rows, given):
+def _problem_of_upper(upper, summary, X, rows, given):
+    """Return why an upper clip would say nothing about the data, or ""."""
     minimum = np.min(summary.minimum)
     if minimum >= 0 and np.max(upper) <= 0:
         share = 100 * _share_at_most(0, X, rows)
@@ -142,23 +158,24 @@ def _check_upper(upper, summary, X, rows, given):
         )
         if given == "threshold":
             advice = "A clip must be above 0."
-        raise ValueError(
+        return (
             f"{given} gives a clip of {_shown(upper)}: {share:.1f} % of the "
             "activations are 0 and none is below, so every input would look the "
             f"same. {advice}"
         )
     if np.all(upper <= summary.minimum):
-        raise ValueError(
+        return (
             f"{given} gives a clip of {_shown(upper)}, which is below every "
             f"activation or equal to the smallest (n_samples={X.shape[0]}; the "
             f"activations span {minimum:.4g} to {np.max(summary.maximum):.4g}): all "
             "would be clipped to the same value. Choose a larger clip, or give more "
             "rows."
         )
+    return ""
 
 
 def _warn_of_low(upper, given):
-    """Warn of a clip that is no error, and seldom what is wanted."""
+    """Warn of a clip that is valid, and most often a mistake."""
     if np.ndim(upper) and np.any(upper == 0):
         warn(
             f"{given} gives {np.count_nonzero(upper == 0)} of {len(upper)} units a "

@@ -181,14 +181,14 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
             unmoved.noise, unmoved.activation_threshold_ = 0, clip
             features = unmoved.transform(X)
             _, rows = id_rows(y, features)
-            _, clip = learn_clip(
+            clip = learn_clip(
                 features,
                 rows,
                 percentile=self.percentile,
                 threshold=None,
                 lower_percentile=None,
                 per_unit=False,
-            )
+            ).upper
         self.activation_threshold_ = clip
         return self
 

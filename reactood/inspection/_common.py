@@ -5,9 +5,9 @@ import torch
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._blocks import check_finite
 from reactood._utils._response import parts_of
-from reactood.detector import ReActDetector
 
 # Okabe and Ito's, which colour-blind readers can tell apart.
 ID_COLOR, OOD_COLOR, CLIP_COLOR = "#0072B2", "#D55E00", "black"
@@ -36,7 +36,7 @@ def axes_and_figure(ax, **options):
 def activations(estimator, X):
     """Return the fitted detector, its features of ``X``, and these clipped."""
     steps, detector = parts_of(estimator)
-    if not isinstance(detector, ReActDetector):
+    if not isinstance(detector, BaseReActDetector):
         kind = type(detector).__name__
         place = "is" if detector is estimator else "ends in"
         raise TypeError(

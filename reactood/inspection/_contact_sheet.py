@@ -8,7 +8,7 @@ from sklearn.utils import check_array, column_or_1d
 
 from reactood._images._kinds import image_items
 from reactood._images._pixels import pixels_of
-from reactood.detector import ReActDetector
+from reactood._scoring._base import BaseReActDetector
 from reactood.inspection._common import (
     ID_COLOR,
     OOD_COLOR,
@@ -128,7 +128,7 @@ class ContactSheetDisplay:
             If the estimator takes features, or has no scores.
         """
         method, _ = score_method(estimator)
-        if isinstance(estimator, ReActDetector):
+        if isinstance(estimator, BaseReActDetector):
             raise TypeError(
                 f"{type(estimator).__name__} takes features, wanted a fitted Pipeline "
                 "that takes images; or use from_predictions(images, "

@@ -1,6 +1,7 @@
 """A detector that chooses its percentile by cross-validation."""
 
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 from scipy.stats import rankdata
@@ -8,13 +9,13 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import StratifiedKFold, check_cv
 
+from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._clip import learn_clip, learn_clips
 from reactood._scoring._heads import make_head
 from reactood._utils._estimators import as_a_whole
 from reactood._utils._labels import id_rows
 from reactood._utils._sklearn import Interval, _fit_context
 from reactood._utils._warnings import warn
-from reactood.detector import ReActDetector
 from reactood.metrics import auroc, ood_scorers
 
 __all__ = ["ReActDetectorCV"]
@@ -22,7 +23,7 @@ PERCENTILES = 10, 65, 80, 85, 90, 95, 99  # the paper's
 SHORT_NAMES = {"fpr95": "neg_fpr_at_tpr", "detection_error": "neg_detection_error"}
 
 
-class ReActDetectorCV(ReActDetector):
+class ReActDetectorCV(BaseReActDetector):
     """ReAct with a percentile chosen by cross-validation.
 
     Like :class:`~reactood.ReActDetector` in a :class:`~sklearn.model_selection.\
@@ -131,12 +132,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
     # Where routing is on, groups go to an outer splitter unless they are asked for.
     __metadata_request__fit = {"groups": False}  # noqa: RUF012
 
-    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
-        **{
-            name: constraint
-            for name, constraint in ReActDetector._parameter_constraints.items()
-            if name not in ("percentile", "threshold")
-        },
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseReActDetector._parameter_constraints,
         "percentiles": ["array-like"],
         "scoring": [str, callable],
         "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
@@ -204,11 +201,10 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         candidates = self._candidates()
         if rows is None:
             raise ValueError(_no_ood(y, len(X)))
-        scorer = self._scorer()
+        measure = self._measure()
         labels = np.where(rows, 1, -1)
         known = self._without_nan(X, np.ones(len(X), bool))
         rows = rows & known
-        folds, failures, aurocs = [], [""] * len(candidates), []
         trains, tests = zip(*self._splits(X, labels, known, groups), strict=True)
         all_clips = learn_clips(
             X,
@@ -217,32 +213,27 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             lower_percentile=self.lower_percentile,
             per_unit=self.per_unit,
         )
+        folds = []
         for train, test, clips in zip(trains, tests, all_clips, strict=True):
-            head = make_head(self.head, X, y, train & rows)
-            for i, clip in enumerate(clips):
-                if isinstance(clip, ValueError):
-                    failures[i] = failures[i] or str(clip)
-            usable = [clip for clip in clips if not isinstance(clip, ValueError)]
-            scores = iter(self._score_clips(X, head, usable, test))
-            fold = np.full(len(clips), np.nan)
-            for i, clip in enumerate(clips):
-                if not isinstance(clip, ValueError):
-                    known = next(scores)
-                    fold[i] = scorer(_Scored(), known, labels[test])
-                    aurocs.append(auroc(labels[test], known))
-            folds.append(fold)
-        results = _results(candidates, np.array(folds), failures)
+            scorer = self._scorer(make_head(self.head, X, y, train & rows))
+            folds.append(_score_fold(scorer, X, test, labels, clips, measure))
+        scores, aurocs = np.moveaxis(np.array(folds), -1, 0)
+        problems = [
+            next((clip.problem for clip in clips if clip.problem), "")
+            for clips in zip(*all_clips, strict=True)
+        ]
+        results = _results(candidates, scores, problems)
         if np.isnan(results["mean_test_score"]).all():
             raise ValueError(
                 f"None of percentiles={list(candidates)} can be used. "
-                + next(filter(None, failures))
+                + next(filter(None, problems))
             )
-        if max(aurocs) < 0.5:
+        if np.nanmax(aurocs) < 0.5:
             warn(
                 f"OOD rows score higher than ID rows with every candidate, in every "
-                f"fold: the best AUROC is {max(aurocs):.3f}. Is y the wrong way round "
-                "(1 is ID, -1 is OOD), or a score_function of your own (the higher, "
-                "the more in-distribution)?",
+                f"fold: the best AUROC is {np.nanmax(aurocs):.3f}. Is y the wrong way "
+                "round (1 is ID, -1 is OOD), or a score_function of your own (the "
+                "higher, the more in-distribution)?",
             )
         best = int(np.argmin(results["rank_test_score"]))
         clip = learn_clip(
@@ -272,7 +263,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             raise ValueError("percentiles is empty; wanted at least one candidate.")
         return candidates
 
-    def _scorer(self):
+    def _measure(self):
+        """Return the scorer that judges a candidate, as `scoring` says."""
         if callable(self.scoring):
             return self.scoring
         ours = ood_scorers()
@@ -304,8 +296,21 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             yield train, test
 
 
+def _score_fold(scorer, X, test, labels, clips, measure):
+    """Return the measure and the AUROC of each clip: (n_clips, 2), NaN without one."""
+    usable = [i for i, clip in enumerate(clips) if not clip.problem]
+    found = np.full((len(clips), 2), np.nan)
+    scores = scorer.scores(X, [clips[i] for i in usable], test)
+    for i, of_clip in zip(usable, scores, strict=True):
+        found[i] = (
+            measure(_Scored(), of_clip, labels[test]),
+            auroc(labels[test], of_clip),
+        )
+    return found
+
+
 class _Scored(OutlierMixin, BaseEstimator):
-    """Stands in for a fitted detector before a scorer: the scores are there."""
+    """A detector, to scikit-learn's scorers, whose X already is its scores."""
 
     def decision_function(self, scores):
         return scores
@@ -313,7 +318,7 @@ class _Scored(OutlierMixin, BaseEstimator):
     score_samples = decision_function
 
 
-def _results(candidates, folds, failures):
+def _results(candidates, folds, problems):
     """Return what GridSearchCV calls cv_results_."""
     names = np.empty(len(candidates), dtype=object)
     names[:] = candidates
@@ -326,7 +331,7 @@ def _results(candidates, folds, failures):
         "mean_test_score": mean,
         "std_test_score": folds.std(axis=0),
         "rank_test_score": rankdata(-worst, method="min").astype(np.int32),
-        "failure": np.array(failures),
+        "failure": np.array(problems),
     }
 
 

@@ -181,7 +181,7 @@ def tune_percentile(
 def _parts(estimator):
     """Return the steps before the detector, None if there are none, and itself."""
     steps, detector = parts_of(estimator)
-    if not isinstance(detector, ReActDetector) or isinstance(detector, ReActDetectorCV):
+    if not isinstance(detector, ReActDetector):
         raise TypeError(
             f"estimator is or ends in a {type(detector).__name__}, wanted a "
             "ReActDetector, or a Pipeline that ends in one."

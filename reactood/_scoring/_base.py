@@ -1,0 +1,218 @@
+"""What the ReAct detectors share once they are fitted: scores, decisions, classes."""
+
+from numbers import Integral, Real
+from typing import ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from reactood._scoring._blocks import nan_rows
+from reactood._scoring._clip import Clip
+from reactood._scoring._heads import LinearHead
+from reactood._scoring._scorer import Scorer
+from reactood._scoring._scores import SCORES
+from reactood._utils._display import Shown
+from reactood._utils._estimators import FractionHints
+from reactood._utils._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_array,
+)
+from reactood._utils._tensors import as_tensor
+
+
+class BaseReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
+    """Scores, decides and classifies by a clip that a subclass learns.
+
+    A subclass takes the parameters below, and its ``fit`` ends in ``_learn``.
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "head": [
+            None,
+            tuple,
+            list,
+            nn.Module,
+            HasMethods(["fit", "predict"]),
+            callable,
+        ],
+        "lower_percentile": [Interval(Real, 0, 100, closed="left"), None],
+        "per_unit": ["boolean"],
+        "score_function": [StrOptions(set(SCORES)), callable],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "device": [str, torch.device, None],
+        "on_nan": [StrOptions({"raise", "reject"})],
+    }
+
+    def fit_predict(self, X, y=None):
+        """Fit to `X` and return the labels of its rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            1 for in-distribution, -1 for out-of-distribution, for all rows of `X`.
+        """
+        return self.fit(X, y).predict(X)
+
+    def predict(self, X):
+        """Decide which inputs are in-distribution (1) and which are not (-1).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            1 where `decision_function` is at least 0, else -1, also for rows that hold
+            NaN, with `on_nan="reject"`.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def decision_function(self, X):
+        """Return the score above the decision threshold.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            `score_samples(X) - offset_`, float64; at least 0 means in-distribution.
+            NaN for rows that hold NaN, with `on_nan="reject"`.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def score_samples(self, X):
+        """Score features after clipping: the higher, the more in-distribution.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            `score_function(head(clip(X)))`, float64. NaN for rows that hold NaN, with
+            `on_nan="reject"`.
+
+        Raises
+        ------
+        ValueError
+            If `X` holds NaN or inf; with `on_nan="reject"`, if it holds inf.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return self._scorer(self._head).scores(X, [self._learned_clip()])[0]
+
+    def predict_class(self, X):
+        """Return the classifier's own decision, from unclipped features.
+
+        Clipping costs no classification accuracy: it serves the scores alone.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            The entry of `classes_` with the largest logit. With `on_nan="reject"`, NaN
+            counts as 0 here, a silent unit, so that every row gets a class; that of a
+            row of NaN says nothing, and `predict` rejects it.
+        """
+        check_is_fitted(self)
+        return self._scorer(self._head).classes(self._validate(X, reset=False))
+
+    def rectify(self, X):
+        """Clip features at the thresholds that `fit` learned.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        clipped : ndarray of shape (n_samples, n_features)
+            `min(X, activation_threshold_)`, and where a lower clip was asked for,
+            no less than `lower_activation_threshold_`. float32 if `X` is float32 or
+            half precision, else float64. NaN stays NaN, with `on_nan="reject"`.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return self._scorer(self._head).clipped(X, self._learned_clip())
+
+    def _learn(self, X, head, clip, rows):
+        """Take over a head and a clip, and learn the decision threshold."""
+        scorer = self._scorer(head)
+        (scores,) = scorer.scores(X, [clip], rows)
+        scorer.check_spread(scores, X)
+        share = scorer.share_clipped(X, clip, rows)
+        self._head = head
+        self.classes_ = head.classes
+        self.__dict__.pop("coef_", None), self.__dict__.pop("intercept_", None)
+        if isinstance(head, LinearHead):
+            self.coef_, self.intercept_ = head.weight, head.bias
+        self.lower_activation_threshold_ = clip.lower
+        self.activation_threshold_ = clip.upper
+        self.clipped_share_ = share
+        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+
+    def _learned_clip(self):
+        return Clip(self.lower_activation_threshold_, self.activation_threshold_)
+
+    def _scorer(self, head):
+        return Scorer(
+            head,
+            self.score_function,
+            self.temperature,
+            batch_size=self.batch_size,
+            device=self.device,
+            allow_nan=self._rejects_nan(),
+        )
+
+    def _validate(self, X, *, reset):
+        dtypes = [np.float64, np.float32, np.float16]
+        return as_tensor(validate_array(self, X, reset=reset, dtype=dtypes))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._rejects_nan()
+        return tags
+
+    def _rejects_nan(self):
+        return self.on_nan == "reject"
+
+    def _without_nan(self, X, rows):
+        """Return the mask of the rows to learn from, None for all."""
+        if not self._rejects_nan():
+            return rows
+        known = np.ones(len(X), bool) if rows is None else rows.copy()
+        known[known] = ~nan_rows(X, rows)
+        if not known.any():
+            raise ValueError(
+                f"All {len(X) if rows is None else rows.sum()} in-distribution rows of "
+                "X hold NaN, which on_nan='reject' leaves out, so that none is left to "
+                "learn from: could no image be read?"
+            )
+        return rows if known.all() else known

@@ -1,0 +1,148 @@
+"""From features to scores: clip, head and score function, one block at a time."""
+
+import numpy as np
+import torch
+
+from reactood._scoring._blocks import (
+    Workspace,
+    check_finite,
+    nan_rows,
+    rows_per_block,
+    take_rows,
+    tensor_blocks,
+)
+from reactood._scoring._clip import Clip
+from reactood._scoring._scores import (
+    SCORES,
+    check_result,
+    check_scores,
+    check_spread,
+    common_part,
+)
+from reactood._utils._ambient import without_autocast
+from reactood._utils._tensors import as_tensor, choose_device
+
+
+class Scorer:
+    """Scores features by a head, clipped in one way or in several.
+
+    Everything is done with a block of rows before the next is read, so that memory
+    depends on the block and not on the number of rows.
+
+    Parameters
+    ----------
+    head : IdentityHead, LinearHead or ModuleHead
+        What maps features to logits.
+    score_function : str or callable
+        A name in ``SCORES``, or a function from logits to one score per row.
+    temperature : float
+        The temperature of the named scores.
+    batch_size : int or None
+        Rows per block; None chooses.
+    device : str, torch.device or None
+        Where to compute; None stays where the features are.
+    allow_nan : bool
+        Whether rows that hold NaN get a score of NaN. Otherwise they are an error, as
+        inf is in any case.
+    """
+
+    def __init__(
+        self,
+        head,
+        score_function="energy",
+        temperature=1.0,
+        *,
+        batch_size=None,
+        device=None,
+        allow_nan=False,
+    ):
+        self.head = head
+        self.score_function = score_function
+        self.temperature = temperature
+        self.batch_size = batch_size
+        self.device = device
+        self.allow_nan = allow_nan
+
+    def scores(self, X, clips, rows=None):
+        """Return an array of float64 scores for each clip."""
+        function = self.score_function
+        if not callable(function):
+            named, temperature = SCORES[function], self.temperature
+            function = lambda logits: named(logits, temperature)
+        results, unknown = self._map_logits(X, clips, function, rows)
+        results = [scores.double().numpy() for scores in results]
+        for scores in results:
+            if unknown is not None:
+                scores[unknown] = 0
+            check_scores(scores)
+            if unknown is not None:
+                scores[unknown] = np.nan
+        return results
+
+    def check_spread(self, scores, X):
+        """Raise if all scores are the same, as far as their precision tells."""
+        n_classes = len(self.head.classes)
+        common = common_part(self.score_function, n_classes, self.temperature)
+        check_spread(scores, X, common)
+
+    def classes(self, X):
+        """Return the class of each row by its unclipped logits; of NaN, as if 0."""
+        best, unknown = self._largest(X)
+        if unknown is not None:
+            rest = as_tensor(take_rows(X, unknown)).nan_to_num(nan=0.0)
+            best[unknown], _ = self._largest(rest)
+        return self.head.classes[best]
+
+    def clipped(self, X, clip):
+        """Return clipped features as an array."""
+        check_finite(X, allow_nan=self.allow_nan)
+        return torch.cat([clip.apply(block).cpu() for block in self._blocks(X)]).numpy()
+
+    def share_clipped(self, X, clip, rows=None):
+        """Return the share of the activations that a clip changes, a fraction."""
+        changed, n, workspace = torch.tensor(0, device="cpu"), 0, Workspace()
+        for block in self._blocks(X, rows):
+            out = workspace.of(block, block.shape[1])
+            changed = changed.to(block.device) + (clip.apply(block, out) != block).sum()
+            n += block.numel()
+        return int(changed) / n
+
+    def _largest(self, X):
+        (best,), unknown = self._map_logits(X, [Clip()], lambda z: z.argmax(1))
+        return best.numpy(), unknown
+
+    def _blocks(self, X, rows=None):
+        if self.device is not None:
+            device = choose_device(self.device)
+        else:
+            device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
+        n_rows = self.batch_size or rows_per_block(X.shape[1], device)
+        return tensor_blocks(X, rows, n_rows=n_rows, device=device)
+
+    @without_autocast()
+    def _map_logits(self, X, clips, function, rows=None):
+        """Apply ``function`` to the logits of each block, clipped in each way.
+
+        Returns the results for each clip, and which rows hold NaN, where they may;
+        None where no row does.
+        """
+        results: list[list[torch.Tensor]] = [[] for _ in clips]
+        finite, logits = True, None
+        workspace = Workspace()
+        with torch.inference_mode():
+            for block in self._blocks(X, rows):
+                logits = logits or self.head.on(block)
+                # A sum shows NaN and inf; looked at once, so no block waits for it.
+                finite &= block.sum().isfinite()
+                for clip, parts in zip(clips, results, strict=True):
+                    features = clip.apply(block, workspace.of(block, block.shape[1]))
+                    result = function(logits(features))
+                    check_result(result, len(block))
+                    # A copy, as what a function returns may be a part of the logits.
+                    parts.append(torch.as_tensor(result, device=block.device).clone())
+            whole = [torch.cat(parts).cpu() for parts in results]
+        if finite:
+            return whole, None
+        check_finite(X, rows, allow_nan=self.allow_nan)
+        unknown = nan_rows(X, rows)  # none where the sum of finite numbers overflows
+        return whole, unknown if unknown.any() else None
