@@ -282,8 +282,12 @@ class ConformalDetector(
         -------
         decision : ndarray of shape (n_samples,)
             `score_samples(X) - offset_`; below 0 where the p-value is at most `alpha`.
+            0 where both are the same infinity.
         """
-        return self.score_samples(X) - self.offset_
+        scores = self.score_samples(X)
+        with np.errstate(invalid="ignore"):  # an infinity minus itself is NaN
+            decision = scores - self.offset_
+        return np.where(scores == self.offset_, 0, decision)
 
     def score_samples(self, X):
         """Return the detector's own scores: the higher, the more in-distribution.

@@ -109,7 +109,8 @@ class ReActDetector(BaseReActDetector):
 
     offset_ : float
         `decision_function(X) = score_samples(X) - offset_`. The share `contamination`
-        of the ID training rows scores below it.
+        of the ID training rows scores below it; a smaller one where many rows tie
+        there, which are then all in-distribution.
 
     classes_ : ndarray of shape (n_classes,)
         The class labels that `predict_class` returns: 0, 1, ... unless the head

@@ -263,3 +263,16 @@ def test_bad_detectors(rng):
 )
 def test_contract(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("bottom", [-np.inf, np.inf])
+def test_a_threshold_at_infinity(bottom):
+    """As of a density that is 0 for many samples."""
+    calibration = np.where(np.arange(200) % 10 < 3, bottom, np.arange(200.0))
+    new = np.array([-np.inf, 3.0, np.inf])
+    detector = calibrated(calibration, alpha=0.1 if bottom < 0 else 0.9)
+    p_values = detector.p_values(column(new))
+    np.testing.assert_array_equal(
+        detector.predict(column(new)), np.where(p_values <= detector.alpha, -1, 1)
+    )
+    assert not np.isnan(detector.decision_function(column(new))).any()

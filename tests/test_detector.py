@@ -1082,3 +1082,90 @@ def test_the_share_that_is_clipped(rng):
     assert ReActDetector(head, percentile=None).fit(X).clipped_share_ == 0
     html = ReActDetector(head, threshold=0.5).fit(X)._repr_html_()
     assert "<td>none</td><td>0.5</td>" in html
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_rows_that_tie_at_the_threshold_are_accepted_in_any_company(rng, dtype, share):
+    """How many rows are scored at once changes the last bits of a score."""
+    blank = rng.gamma(2, size=(1, 96))
+    X = np.r_[np.repeat(blank, 950, 0), rng.gamma(2, size=(50, 96))].astype(dtype)
+    head = rng.normal(size=(10, 96)), np.zeros(10)
+    detector = ReActDetector(head, contamination=share).fit(X)
+    together = detector.predict(X)
+    alone = np.concatenate([detector.predict(X[i : i + 1]) for i in range(0, 1000, 7)])
+    np.testing.assert_array_equal(alone, together[::7])
+    assert (together[:950] == 1).all()
+
+
+def test_the_threshold_is_a_percentile_where_no_rows_tie(X, head):
+    detector = ReActDetector(head).fit(X)
+    assert detector.offset_ == np.percentile(detector.score_samples(X), 5)
+
+
+@pytest.mark.parametrize("mark", [-1, -1.0])
+def test_marks_that_numpy_made_text_of(rng, mark):
+    y = np.array(["cat", "dog", mark])[np.repeat([0, 1, 2], [60, 60, 30])]
+    X = rng.gamma(2, size=(150, 8))
+    X[120:] *= 10
+    detector = ReActDetector(LogisticRegression()).fit(X, y)
+    assert detector.classes_.tolist() == ["cat", "dog"]
+    assert detector.activation_threshold_ == np.percentile(X[:120], 90)
+
+
+def test_class_labels_that_are_objects(X, rng):
+    labels = rng.integers(0, 3, len(X))
+    expected = ReActDetector(LogisticRegression()).fit(X, labels)
+    detector = ReActDetector(LogisticRegression()).fit(X, labels.astype(object))
+    np.testing.assert_array_equal(detector.coef_, expected.coef_)
+    assert detector.classes_.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("head", ["callable", "module"])
+def test_rows_of_nan_reach_no_function_of_the_user(rng, head):
+    def strict(logits):
+        assert logits.isfinite().all()
+        return logits.amax(1)
+
+    class Strict(nn.Linear):
+        def forward(self, X):
+            assert X.isfinite().all()
+            return super().forward(X)
+
+    X = rng.gamma(2, size=(60, 8)).astype(np.float32)
+    module = Strict(8, 3)
+    plain = ReActDetector(module, score_function=strict).fit(X)
+    X[7, 2] = np.nan
+    detector = ReActDetector(module, score_function=strict, on_nan="reject").fit(X)
+    scores = detector.score_samples(X)
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [7]
+    assert np.isnan(X[7, 2])
+    assert detector.predict_class(X).shape == (60,)
+    assert plain.predict(X[:5]).shape == (5,)
+
+
+def test_integer_tensors_are_judged_as_what_they_are_computed_in(rng, head):
+    X = rng.integers(0, 50, size=(200, 16)) + 10**8
+    positive = np.abs(head[0]), head[1]
+    expected = ReActDetector(positive).fit(X.astype(float))
+    detector = ReActDetector(positive).fit(torch.tensor(X))
+    assert detector.offset_ == expected.offset_
+
+
+def test_memory_laid_out_in_odd_ways(X, head):
+    expected = ReActDetector(head).fit(X.astype(np.float32)).score_samples(X[:9])
+    record = np.zeros(len(X), dtype=[("id", "i1"), ("features", "<f4", (16,))])
+    record["features"] = X
+    part = torch.tensor(X, dtype=torch.float32)
+    negative = torch.complex(part, -part).conj().imag
+    assert negative.is_neg()
+    for odd in (record["features"], negative):
+        scores = ReActDetector(head).fit(odd).score_samples(odd[:9])
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_a_clip_per_unit_in_read_only_memory(X, head, tmp_path):
+    detector = ReActDetector(head, per_unit=True).fit(X)
+    joblib.dump(detector, tmp_path / "detector.joblib")
+    loaded = joblib.load(tmp_path / "detector.joblib", mmap_mode="r")
+    np.testing.assert_array_equal(loaded.score_samples(X), detector.score_samples(X))

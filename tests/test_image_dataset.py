@@ -70,3 +70,9 @@ def test_scikit_learn_splits_without_loading():
 def test_pickle_and_repr():
     images = pickle.loads(pickle.dumps(ImageDataset(Counting(), [1, 2])))
     assert repr(images) == "ImageDataset(Counting, n_samples=2)"
+
+
+def test_no_indices_are_an_empty_view():
+    images = ImageDataset(torch.rand(6, 1, 8, 8))
+    for nothing in ([], np.array([]), np.array([], dtype=int)):
+        assert len(images[nothing]) == 0

@@ -166,7 +166,7 @@ class BaseReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
         """Take over a head and a clip, and learn the decision threshold."""
         scorer = self._scorer(head)
         (scores,) = scorer.scores(X, [clip], rows)
-        scorer.check_spread(scores, X)
+        offset = scorer.threshold(X, scores, self.contamination)
         share = scorer.share_clipped(X, clip, rows)
         self._head = head
         self.classes_ = head.classes
@@ -176,7 +176,7 @@ class BaseReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
         self.lower_activation_threshold_ = clip.lower
         self.activation_threshold_ = clip.upper
         self.clipped_share_ = share
-        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+        self.offset_ = offset
 
     def _learned_clip(self):
         return Clip(self.lower_activation_threshold_, self.activation_threshold_)

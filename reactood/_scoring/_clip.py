@@ -13,6 +13,7 @@ from reactood._scoring._percentile import (
     pooled_percentiles,
     pooled_percentiles_of_sides,
 )
+from reactood._utils._tensors import as_tensor
 from reactood._utils._warnings import warn
 
 
@@ -43,7 +44,7 @@ class Clip:
             return torch.clamp(block, *bounds, out=out)
         # Tensors of bounds only, or numbers only: torch takes no mixture.
         tensors = (
-            torch.as_tensor(end, dtype=block.dtype, device=block.device) for end in ends
+            as_tensor(np.asarray(end)).to(block.device, block.dtype) for end in ends
         )
         return torch.clamp(block, *tensors, out=out)
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from numbers import Real
 
 import numpy as np
 import torch
@@ -254,6 +255,9 @@ def _sklearn_head(head, X, y, rows):
 def _train(head, name, X, y, rows):
     """Fit a clone of ``head`` on the class labels, or use it as it is without any."""
     labels = None if y is None else y[rows] if rows is not None else y
+    if labels is not None and labels.dtype == object:
+        if all(isinstance(label, Real) for label in labels):
+            labels = np.array(labels.tolist())  # scikit-learn refuses them as objects
     if labels is not None and len(np.unique(labels)) > 1:
         features = take_rows(X, rows)
         if isinstance(features, torch.Tensor):

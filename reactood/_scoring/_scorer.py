@@ -8,7 +8,6 @@ from reactood._scoring._blocks import (
     check_finite,
     nan_rows,
     rows_per_block,
-    take_rows,
     tensor_blocks,
 )
 from reactood._scoring._clip import Clip
@@ -18,9 +17,10 @@ from reactood._scoring._scores import (
     check_scores,
     check_spread,
     common_part,
+    threshold_of,
 )
 from reactood._utils._ambient import without_autocast
-from reactood._utils._tensors import as_tensor, choose_device
+from reactood._utils._tensors import choose_device
 
 
 class Scorer:
@@ -79,19 +79,20 @@ class Scorer:
                 scores[unknown] = np.nan
         return results
 
-    def check_spread(self, scores, X):
-        """Raise if all scores are the same, as far as their precision tells."""
+    def threshold(self, X, scores, share):
+        """Return the score of ``X`` that a share of the rows is below.
+
+        Raises ValueError if all scores are the same, as far as their precision tells.
+        """
         n_classes = len(self.head.classes)
         common = common_part(self.score_function, n_classes, self.temperature)
         check_spread(scores, X, common)
+        return threshold_of(scores, share, X, common)
 
     def classes(self, X):
         """Return the class of each row by its unclipped logits; of NaN, as if 0."""
-        best, unknown = self._largest(X)
-        if unknown is not None:
-            rest = as_tensor(take_rows(X, unknown)).nan_to_num(nan=0.0)
-            best[unknown], _ = self._largest(rest)
-        return self.head.classes[best]
+        (best,), _ = self._map_logits(X, [Clip()], lambda z: z.argmax(1))
+        return self.head.classes[best.numpy()]
 
     def clipped(self, X, clip):
         """Return clipped features as an array."""
@@ -106,10 +107,6 @@ class Scorer:
             changed = changed.to(block.device) + (clip.apply(block, out) != block).sum()
             n += block.numel()
         return int(changed) / n
-
-    def _largest(self, X):
-        (best,), unknown = self._map_logits(X, [Clip()], lambda z: z.argmax(1))
-        return best.numpy(), unknown
 
     def _blocks(self, X, rows=None):
         if self.device is not None:
@@ -133,7 +130,12 @@ class Scorer:
             for block in self._blocks(X, rows):
                 logits = logits or self.head.on(block)
                 # A sum shows NaN and inf; looked at once, so no block waits for it.
-                finite &= block.sum().isfinite()
+                block_is_finite = block.sum().isfinite()
+                finite &= block_is_finite
+                on_cpu = block.device.type == "cpu"
+                if self.allow_nan and not (on_cpu and block_is_finite):
+                    # The head and the user's function see no NaN.
+                    block = block.nan_to_num(nan=0.0, posinf=np.inf, neginf=-np.inf)
                 for clip, parts in zip(clips, results, strict=True):
                     features = clip.apply(block, workspace.of(block, block.shape[1]))
                     result = function(logits(features))

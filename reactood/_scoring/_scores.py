@@ -14,6 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+LAST_BITS = 16  # roundings by which a score may change with the rows beside it
+MOST_TIED = 1e-3  # share of the rows whose labels may change by their last bits
 LEAST_LEVELS = 1000  # scores of float64 that there must be between the extremes
 
 
@@ -40,16 +42,27 @@ def check_scores(scores):
         )
 
 
+def threshold_of(scores, share, X, common=0.0):
+    """Return the score that the ``share`` of the rows is below, a percentile.
+
+    Where many rows tie there, the threshold is below all of them: how many rows are
+    scored at once changes the last bits of a score, and must not change a decision.
+    """
+    threshold = np.percentile(scores, 100 * share)
+    margin = LAST_BITS * _rounding_of(scores - common, X)
+    tied = scores[np.abs(scores - threshold) <= margin]
+    many = len(tied) > 1 + MOST_TIED * len(scores)
+    return float(tied.min() - margin if many else threshold)
+
+
 def check_spread(scores, X, common=0.0):
     """Raise if all scores are the same, as far as their precision tells.
 
     ``common`` is a part of all scores that is exact, and of which only the rounding of
     float64 matters.
     """
-    single = str(X.dtype).removeprefix("torch.") != "float64"
-    rounding = 4 * np.finfo(np.float32 if single else np.float64).eps
     least = max(
-        rounding * np.abs(scores - common).max(),
+        4 * _rounding_of(scores - common, X),
         LEAST_LEVELS * np.finfo(np.float64).eps * np.abs(scores).max(),
     )
     if len(scores) > 1 and np.ptp(scores) <= least:
@@ -118,3 +131,9 @@ def _log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 def _log_msp(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     return _log_softmax(logits, temperature).amax(dim=1)
+
+
+def _rounding_of(scores, X):
+    """Return the rounding of the largest score in the precision that ``X`` asks for."""
+    single = str(X.dtype).removeprefix("torch.") in ("float32", "float16", "bfloat16")
+    return np.finfo(np.float32 if single else np.float64).eps * np.abs(scores).max()

@@ -12,6 +12,7 @@ from reactood._utils._warnings import warn
 # 0.75, where its decision on OOD rows is always the one and on ID rows as often this
 # as that.
 AGREEMENT_OF_CLASSES = 0.8
+MINUS_ONE = "-1", "-1.0", b"-1", b"-1.0"
 
 
 def id_rows(y, X):
@@ -72,8 +73,8 @@ def check_marks(y, classify=None):
 
 
 def _is_minus_one(label):
-    """Tell -1, also as the text that NumPy makes of it beside names of classes."""
-    return label == -1 if isinstance(label, Real) else label in ("-1", b"-1")
+    """Return whether a label is -1, or the text that NumPy makes of it beside names."""
+    return label == -1 if isinstance(label, Real) else label in MINUS_ONE
 
 
 def _is_missing(label):

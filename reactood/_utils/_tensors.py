@@ -26,8 +26,9 @@ class _Writable:
 def as_tensor(array: Matrix) -> torch.Tensor:
     """Share ``array``'s memory with a tensor; read-only arrays are welcome."""
     if isinstance(array, torch.Tensor):
-        return array
-    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
+        return array.resolve_neg()
+    odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
+    if odd or not array.dtype.isnative:
         array = np.array(array, dtype=array.dtype.newbyteorder("="))
     if not array.flags.writeable:
         array = np.asarray(_Writable(array))

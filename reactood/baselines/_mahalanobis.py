@@ -234,5 +234,7 @@ def _scores(X, means, root):
     for rows in gen_batches(len(X), rows_per_block(max(root.shape[1], len(means)))):
         Z = X[rows].astype(np.float64) @ root - origin
         squares = norms - 2 * Z @ centers.T
-        scores[rows] = -(np.einsum("ij,ij->i", Z, Z) + squares.min(axis=1))
-    return np.minimum(scores, 0)
+        # The nearest class is known; its distance anew, as large squares cancel.
+        Z -= centers[squares.argmin(axis=1)]
+        scores[rows] = -np.einsum("ij,ij->i", Z, Z)
+    return scores

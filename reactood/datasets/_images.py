@@ -120,6 +120,8 @@ class ImageDataset(Dataset):
     def __getitem__(self, key):
         if isinstance(key, tuple):  # scikit-learn asks for [rows, ...]
             key = key[0]
+        if isinstance(key, np.ndarray) and not key.size:  # of floats, if made of []
+            key = []
         picked = self.indices[key]
         if np.ndim(picked):
             return ImageDataset(self.dataset, picked)

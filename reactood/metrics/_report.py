@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import warnings
 from collections.abc import Mapping
 from numbers import Integral
 
@@ -316,7 +317,8 @@ def _accuracies(detector, features, y_id, n_id):
             f"y_id holds none of the detector's classes: labels such as {y_id[0]!r}, "
             f"where classes_ has such as {detector.classes_[0]!r}."
         )
-    return tuple(
-        float(np.mean(detector.predict_class(X) == y_id))
-        for X in (features, detector.rectify(features))
-    )
+    unclipped = detector.predict_class(features)
+    with warnings.catch_warnings():  # clipped features are an array, without names
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        clipped = detector.predict_class(detector.rectify(features))
+    return tuple(float(np.mean(labels == y_id)) for labels in (unclipped, clipped))

@@ -224,9 +224,10 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         ]
         results = _results(candidates, scores, problems)
         if np.isnan(results["mean_test_score"]).all():
+            reason = f"scoring={self.scoring!r} returned NaN for all of them."
             raise ValueError(
                 f"None of percentiles={list(candidates)} can be used. "
-                + next(filter(None, problems))
+                + next(filter(None, problems), reason)
             )
         if np.nanmax(aurocs) < 0.5:
             warn(
@@ -264,12 +265,25 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         return candidates
 
     def _measure(self):
-        """Return the scorer that judges a candidate, as `scoring` says."""
-        if callable(self.scoring):
-            return self.scoring
-        ours = ood_scorers()
-        name = SHORT_NAMES.get(self.scoring, self.scoring)
-        return ours[name] if name in ours else get_scorer(name)
+        """Return what judges a candidate by its scores and the labels."""
+        scorer = self.scoring
+        if not callable(scorer):
+            ours = ood_scorers()
+            name = SHORT_NAMES.get(scorer, scorer)
+            scorer = ours[name] if name in ours else get_scorer(name)
+
+        def measure(scores, labels):
+            try:
+                return scorer(_Scored(), scores, labels)
+            except AttributeError as error:
+                raise ValueError(
+                    f"scoring={self.scoring!r} asks for more than decision_function, "
+                    "which is all that there is of a candidate here. Use a scorer of "
+                    "scores, such as 'roc_auc' or 'fpr95', or "
+                    "GridSearchCV(ReActDetector(...), {'percentile': [...]})."
+                ) from error
+
+        return measure
 
     def _splits(self, X, labels, known, groups):
         """Yield masks of the train and the test rows, of those that are known."""
@@ -280,6 +294,12 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         for fold, sides in enumerate(cv.split(np.zeros(len(X)), labels, groups)):
             train, test = (np.zeros(len(X), bool) for _ in sides)
             for mask, index in zip((train, test), sides, strict=True):
+                if len(np.unique(index)) < len(index):
+                    raise ValueError(
+                        f"Fold {fold} holds a row more than once, which would count "
+                        "once here. Use a splitter that repeats none, or "
+                        "GridSearchCV(ReActDetector(...), {'percentile': [...]})."
+                    )
                 mask[index] = True
                 mask &= known
             for kind, wanted, where in (
@@ -302,10 +322,7 @@ def _score_fold(scorer, X, test, labels, clips, measure):
     found = np.full((len(clips), 2), np.nan)
     scores = scorer.scores(X, [clips[i] for i in usable], test)
     for i, of_clip in zip(usable, scores, strict=True):
-        found[i] = (
-            measure(_Scored(), of_clip, labels[test]),
-            auroc(labels[test], of_clip),
-        )
+        found[i] = measure(of_clip, labels[test]), auroc(labels[test], of_clip)
     return found
 
 

@@ -86,11 +86,14 @@ def make_surrogate_ood(X_id, kind="gaussian_noise", *, n_samples=None, random_st
     return np.stack(made) if hasattr(X_id, "shape") and _alike(made) else made
 
 
-def iterate_surrogates(X_id, kind, n_samples, random_state=0) -> Iterator:
-    """Yield images one at a time: all together may not fit into memory."""
+def iterate_surrogates(X_id, kind, n_samples, random_state=0, *, rows=None) -> Iterator:
+    """Yield images one at a time: all together may not fit into memory.
+
+    ``rows`` are the images that they are made of; None for all.
+    """
     if kind not in IMAGE_KINDS:
         raise ValueError(_unknown(kind, IMAGE_KINDS))
-    images, random = _Images(X_id), check_random_state(random_state)
+    images, random = _Images(X_id, rows), check_random_state(random_state)
     make = IMAGE_KINDS[kind](images, random)
     index = random.permutation(len(images))
     for i in range(n_samples):
@@ -164,7 +167,7 @@ def make_surrogate_features(
 class _Images:
     """ID images as float arrays (height, width, channels), whatever they are."""
 
-    def __init__(self, X):
+    def __init__(self, X, rows=None):
         self.items: Any = X if isinstance(X, Dataset) else image_items(X)
         if self.items is None:
             self.items = X
@@ -175,12 +178,13 @@ class _Images:
                     "channels, height, width). For features see "
                     "make_surrogate_features."
                 )
+        self.rows = range(len(self.items)) if rows is None else rows
 
     def __len__(self):
-        return len(self.items)
+        return len(self.rows)
 
     def __getitem__(self, row):
-        return image_in(self.items[int(row)])
+        return image_in(self.items[int(self.rows[row])])
 
     def pixels(self, row):
         """Return an image's pixels, and whether they are of 8 bits."""

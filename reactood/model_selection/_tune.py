@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
+from reactood._utils._labels import id_rows
 from reactood._utils._response import parts_of
 from reactood._utils._warnings import warn
 from reactood.detector import ReActDetector
@@ -139,21 +140,30 @@ def tune_percentile(
     True
     """
     steps, detector = _parts(estimator)
+    kind = surrogate or ("permuted_units" if steps is None else "gaussian_noise")
     if steps is None:
-        H, kind = X_id, surrogate or "permuted_units"
-        n = min(len(H), MOST_SURROGATES) if n_surrogates is None else n_surrogates
-        H_ood = make_surrogate_features(H, kind, n_samples=n, random_state=random_state)
+        H = X_id
     else:
-        kind, steps = surrogate or "gaussian_noise", clone(steps)
+        steps = clone(steps)
         H = steps.fit_transform(X_id, y)
-        n = min(len(H), MOST_SURROGATES) if n_surrogates is None else n_surrogates
-        H_ood = _features_of(steps, iterate_surrogates(X_id, kind, n, random_state))
+    id_rows(y, H)  # says what is wrong with it
+    known = _without_nan(detector, H)
+    n = min(known.sum(), MOST_SURROGATES) if n_surrogates is None else n_surrogates
+    if steps is None:
+        some = H if known.all() else np.asarray(H)[known]
+        H_ood = make_surrogate_features(
+            some, kind, n_samples=n, random_state=random_state
+        )
+    else:
+        rows = np.flatnonzero(known)
+        made = iterate_surrogates(X_id, kind, n, random_state, rows=rows)
+        H_ood = _features_of(steps, made)
     labels = np.ones(len(H)) if y is None else np.asarray(y)
     results, best = _search(
         detector,
-        np.asarray(H),
+        np.asarray(H)[known],
         np.asarray(H_ood),
-        labels,
+        labels[known],
         percentiles=[p for p in percentiles if p is not None] + [None],
         scoring=scoring,
         cv=cv,
@@ -194,6 +204,13 @@ def _parts(estimator):
     return steps, detector
 
 
+def _without_nan(detector, H):
+    """Return which rows count: not those of NaN, where the detector rejects them."""
+    if detector.on_nan != "reject":
+        return np.ones(len(H), bool)
+    return ~np.isnan(np.asarray(H)).any(axis=1)
+
+
 def _features_of(steps, images):
     """Pass images through the fitted steps, a few at a time."""
     features = []
@@ -213,9 +230,9 @@ def _search(detector, H, H_ood, labels, *, percentiles, scoring, cv):
         **parameters, percentiles=percentiles, scoring=scoring, cv=cv
     )
     X = np.concatenate([H, H_ood.astype(H.dtype, copy=False)])
-    if labels.dtype.kind not in "if":  # names, which may be shorter than "-1"
-        labels = labels.astype(object)
-    y = np.concatenate([labels, np.full(len(H_ood), -1, labels.dtype)])
+    # As objects, next to which -1 stays what it is: names may be shorter than "-1",
+    # and unsigned integers have none.
+    y = np.concatenate([labels.astype(object), np.full(len(H_ood), -1, object)])
     results = search.fit(X, y).cv_results_
     tied = np.flatnonzero(results["rank_test_score"] == 1)
     if len(tied) == 1:

@@ -427,3 +427,17 @@ def test_odin_of_a_network_that_is_proved_for_the_first_time(
     again = pickle.loads(pickled).score_samples(images)
     np.testing.assert_array_equal(again, scores)
     assert not any(p.is_inference() for p in odin[0].model_.parameters())
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e7, 1e9])
+def test_mahalanobis_of_classes_that_are_far_apart(rng, distance):
+    y = np.repeat([0, 1], 200)
+    X = rng.normal(size=(400, 4)) + distance * y[:, None]
+    detector = MahalanobisDetector().fit(X, y)
+    centered = X - np.array([X[y == c].mean(axis=0) for c in (0, 1)])[y]
+    precision = np.linalg.inv(centered.T @ centered / len(X))
+    expected = -np.einsum("ij,jk,ik->i", centered, precision, centered)
+    rtol = max(1e-9, 1e-13 * distance)
+    np.testing.assert_allclose(
+        detector.score_samples(X), expected, rtol=rtol, atol=rtol
+    )

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -374,3 +375,12 @@ def test_labels_of_a_classifier_are_refused():
 
     with pytest.raises(ValueError, match="is it an outlier detector"):
         ood_report(Classifier().fit([[0]]), column(1, 2), column(0))
+
+
+def test_features_with_names(rng):
+    """As of a pipeline with set_output(transform="pandas")."""
+    X = pd.DataFrame(rng.gamma(2, size=(80, 4)), columns=list("abcd"))
+    detector = ReActDetector((rng.gamma(2, size=(3, 4)), np.zeros(3))).fit(X)
+    y = detector.predict_class(X)
+    report = ood_report(detector, X, {"dim": 0.1 * X}, y_id=y)
+    assert report.id_accuracy == 1

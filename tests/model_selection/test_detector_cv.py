@@ -249,3 +249,20 @@ def test_marks_of_ood_rows_other_than_minus_one(rng):
     X = rng.gamma(2.0, size=(60, 4))
     with pytest.raises(ValueError, match=r"labels \[0, 1\].*where\(is_ood, -1, 1\)"):
         ReActDetectorCV(percentiles=[90, None]).fit(X, np.arange(60) % 2)
+
+
+def test_folds_that_repeat_rows_are_refused(rng):
+    X, y = rng.gamma(2, size=(200, 8)), np.repeat([1, -1], [150, 50])
+    head = rng.normal(size=(3, 8)), np.zeros(3)
+    repeated = [(np.arange(150), np.r_[np.repeat(149, 50), 100:200])]
+    with pytest.raises(ValueError, match=r"Fold 0 holds a row more than once.*GridS"):
+        ReActDetectorCV(head, cv=repeated).fit(X, y)
+
+
+def test_scorers_that_cannot_judge(rng):
+    X, y = rng.gamma(2, size=(200, 8)), np.repeat([1, -1], [150, 50])
+    head = rng.normal(size=(3, 8)), np.zeros(3)
+    with pytest.raises(ValueError, match="returned NaN for all of them"):
+        ReActDetectorCV(head, scoring=lambda *a: np.nan, percentiles=[90]).fit(X, y)
+    with pytest.raises(ValueError, match="'accuracy' asks for more than decision_fun"):
+        ReActDetectorCV(head, scoring="accuracy").fit(X, y)

@@ -24,6 +24,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import TensorDataset
+from torchvision import transforms
 from torchvision.transforms.functional import to_tensor
 
 from reactood import ReActDetector, ReActDetectorCV, make_react_pipeline
@@ -475,3 +476,37 @@ def test_the_surrogates_choice_on_real_textures(real_data):
     y = np.repeat([1, -1], [len(photos[1::4]), len(textures)])
     scores = tuned.best_estimator_.score_samples(photos[1::4] + textures)
     assert auroc(y, scores) > 0.94 and fpr_at_tpr(y, scores) < 0.25
+
+
+def test_tuning_with_class_labels_of_any_type(rng):
+    X = rng.gamma(2, size=(120, 8))
+    y = (X @ rng.normal(size=(8, 3))).argmax(1)
+    detector = ReActDetector(LogisticRegression())
+    expected = tune_percentile(detector, X, y).best_estimator_
+    for labels in (y.astype(np.uint8), y.astype(object), y.astype(str)):
+        tuned = tune_percentile(detector, X, labels).best_estimator_
+        assert tuned.offset_ == expected.offset_
+    with pytest.raises(TypeError, match="y is boolean"):
+        tune_percentile(detector, X, y == 1)
+
+
+def test_tuning_leaves_out_rows_without_features(rng):
+    X, head = rng.gamma(2, size=(120, 8)), (rng.normal(size=(3, 8)), np.zeros(3))
+    expected = tune_percentile(ReActDetector(head), X)
+    X = np.insert(X, 5, np.nan, axis=0)
+    tuned = tune_percentile(ReActDetector(head, on_nan="reject"), X)
+    assert tuned.best_percentile_ == expected.best_percentile_
+    assert tuned.best_estimator_.offset_ == expected.best_estimator_.offset_
+
+
+def test_tuning_leaves_out_images_that_cannot_be_read(net, photos, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    small = transforms.Compose([transforms.Resize((16, 16)), transforms.ToTensor()])
+    pipeline = make_react_pipeline(net, preprocess=small, on_error="nan")
+    assert pipeline[-1].on_nan == "reject"
+    paths = [*photos, broken] * 3
+    with pytest.warns(UserWarning, match="could not be read"):
+        tuned = tune_percentile(pipeline, paths, cv=2, n_surrogates=6)
+        labels = tuned.best_estimator_.predict(paths)
+    assert (labels[6::7] == -1).all()
