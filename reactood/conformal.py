@@ -163,7 +163,7 @@ class ConformalDetector(
         """
         if isinstance(X, str | os.PathLike):
             raise TypeError(
-                f"X is the path {os.fspath(X)!r}, which cannot be divided; wanted a "
+                f"X is the path {os.fspath(X)!r}, which cannot be divided; expected a "
                 "list of files: sorted(pathlib.Path(folder).rglob('*.jpg'))."
             )
         (X,) = indexable(X)
@@ -266,7 +266,7 @@ class ConformalDetector(
            with conformal p-values", Annals of Statistics 2023, :arxiv:`2104.08279`.
         """
         if method not in FDR_METHODS:
-            raise ValueError(f"method={method!r} is not known; wanted 'bh' or 'by'.")
+            raise ValueError(f"method={method!r} is not known; expected 'bh' or 'by'.")
         adjusted = false_discovery_control(self.p_values(X), method=method)
         return np.where(adjusted <= self.alpha, -1, 1)
 
@@ -363,6 +363,6 @@ def _scores(estimator, X):
         return np.asarray(score(X), dtype=np.float64)
     raise TypeError(
         f"{type(estimator).__name__} has neither score_samples nor decision_function; "
-        "wanted an outlier detector that can score new samples (LocalOutlierFactor "
+        "expected an outlier detector that can score new samples (LocalOutlierFactor "
         "needs novelty=True)."
     )

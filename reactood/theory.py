@@ -274,8 +274,8 @@ def fit_activations(X):
     X = check_array(X, dtype=(np.float64, np.float32))
     if X.min() < 0:
         raise ValueError(
-            f"X has negative activations, down to {X.min():.3g}; wanted those of units "
-            "that a ReLU rectifies, as the model is of these."
+            f"X has negative activations, down to {X.min():.3g}; expected those of "
+            "units that a ReLU rectifies, as the model is of these."
         )
     fits = np.array([_fit_unit(column.astype(np.float64)) for column in X.T])
     return Bunch(mu=fits[:, 0], sigma=fits[:, 1], epsilon=fits[:, 2])

@@ -561,7 +561,7 @@ def test_minus_one_in_any_guise(X, y):
 @pytest.mark.parametrize(
     ("y", "error", "sentence"),
     [
-        ([True, False] * 15, TypeError, "y is boolean; wanted 1"),
+        ([True, False] * 15, TypeError, "y is boolean; expected 1"),
         ([1.0, np.nan, 1.0] * 10, ValueError, "y misses 10 of 30 labels.*row 1"),
         (["a", None, "b"] * 10, ValueError, "y misses 10 of 30 labels.*row 1"),
     ],
@@ -941,15 +941,19 @@ def test_head_of_another_width_names_both(X):
 @pytest.mark.parametrize(
     ("bad", "error", "sentence"),
     [
-        ((1, 2, 3), ValueError, r"tuple of length 3, wanted the pair \(weight, bias\)"),
+        (
+            (1, 2, 3),
+            ValueError,
+            r"tuple of length 3, expected the pair \(weight, bias\)",
+        ),
         ((np.ones((16, 3)), np.ones(3)), ValueError, "has shapes"),
         ((np.full((3, 16), np.nan), np.ones(3)), ValueError, "NaN or inf weights"),
         (StandardScaler(), ValueError, "'head' parameter"),
-        (IsolationForest(), TypeError, "wanted .* a scikit-learn classifier"),
-        (nn.Flatten(0), ValueError, "wanted a tensor of logits"),
+        (IsolationForest(), TypeError, "expected .* a scikit-learn classifier"),
+        (nn.Flatten(0), ValueError, "expected a tensor of logits"),
         (LogisticRegression(), ValueError, "not fitted and y holds no class labels"),
         (lambda: "nothing", TypeError, "head is a str"),
-        (lambda: None, TypeError, "returned None; wanted it to return the head"),
+        (lambda: None, TypeError, "returned None; expected it to return the head"),
         (lambda h: h, TypeError, "cannot be called without arguments"),
         (nn.LazyLinear(3), ValueError, "final linear layer is lazy"),
         (
@@ -987,7 +991,7 @@ def test_labels_of_another_length(X):
 
 
 def test_a_score_function_of_the_wrong_shape(X):
-    with pytest.raises(ValueError, match="wanted a tensor with one score per row"):
+    with pytest.raises(ValueError, match="expected a tensor with one score per row"):
         ReActDetector(score_function=lambda logits: logits.sum()).fit(X)
     with pytest.raises(ValueError, match="score_function returned list"):
         ReActDetector(score_function=lambda logits: [0]).fit(X)
@@ -1014,7 +1018,7 @@ def test_wrong_tensor_width_and_kind(X):
         detector.predict(torch.ones(16))
     with pytest.raises(ValueError, match="Complex data not supported"):
         detector.predict(torch.ones(2, 16, dtype=torch.complex64))
-    with pytest.raises(TypeError, match="wanted a dense one"):
+    with pytest.raises(TypeError, match="expected a dense one"):
         detector.predict(torch.ones(2, 16).to_sparse())
 
 

@@ -100,7 +100,7 @@ def allow_pixels(limit, worker):
 def _mixture():
     return TypeError(
         "Some images are pixels to be preprocessed, others floats that already are; "
-        "wanted one kind."
+        "expected one kind."
     )
 
 

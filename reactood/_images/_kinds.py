@@ -20,7 +20,7 @@ def image_items(X):
     if is_path(X):
         return folder_items(X)
     if isinstance(X, Image.Image):
-        raise TypeError("Got one PIL image, wanted a list of images: [image].")
+        raise TypeError("Got one PIL image, expected a list of images: [image].")
     if is_encoded(X) or hasattr(X, "read"):
         raise TypeError(
             f"Got one {type(X).__name__}, expected a list of images. If it is the "
@@ -36,7 +36,7 @@ def image_items(X):
         return _array_items(X)
     if isinstance(X, Iterator):
         raise TypeError(
-            f"Got a {type(X).__name__}, which can be read only once; wanted a list: "
+            f"Got a {type(X).__name__}, which can be read only once; expected a list: "
             "list(X)."
         )
     if isinstance(X, Set | ValuesView):
@@ -63,7 +63,7 @@ def folder_items(path):
         return list_folder(path)
     if os.path.exists(path):
         raise ValueError(
-            f"Got the path of one file, {short(path)}; wanted a folder, or a "
+            f"Got the path of one file, {short(path)}; expected a folder, or a "
             "list of paths: [path]."
         )
     raise FileNotFoundError(missing(path))
@@ -209,7 +209,8 @@ def _array_items(X):
         return _pixels(X)
     if kind == "integer" and X.ndim > 2:
         raise TypeError(
-            f"Images have dtype {str(X.dtype).removeprefix('torch.')}; wanted {PIXELS}."
+            f"Images have dtype {str(X.dtype).removeprefix('torch.')}; expected "
+            f"{PIXELS}."
         )
     return None
 
@@ -225,7 +226,7 @@ def _pixels(X):
     shape = tuple(X.shape)
     if X.ndim == 3 and shape[-1] in (1, 3, 4):
         raise ValueError(
-            f"Got one image of shape {shape}, wanted several: X[None] "
+            f"Got one image of shape {shape}, expected several: X[None] "
             "makes it the first of one. If these are grey images: X[..., None]."
         )
     if X.ndim == 3 and shape[0] in (3, 4):
@@ -256,7 +257,7 @@ def _all_paths(items):
         if not is_path(path):
             got = "None" if path is None else f"a {type(path).__name__}"
             raise TypeError(
-                f"Image {row} is {got}, the first one a path; wanted paths only."
+                f"Image {row} is {got}, the first one a path; expected paths only."
             )
     if any(isinstance(path, bytes) for path in items):
         return [os.fsdecode(path) for path in items]

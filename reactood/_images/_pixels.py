@@ -37,7 +37,7 @@ def image_in(item):
         return images[0]
     raise TypeError(
         f"The dataset yields dicts with keys {short(', '.join(map(str, item)))[1:-1]}; "
-        f"wanted the image under one of {', '.join(IMAGE_KEYS)}, or first in a tuple."
+        f"expected the image under one of {', '.join(IMAGE_KEYS)}, or first in a tuple."
     )
 
 
@@ -84,9 +84,9 @@ def channels_last(shape):
     if shape[0] in CHANNELS:
         return False
     raise ValueError(
-        f"A uint8 image has shape {tuple(shape)}, wanted (height, width, channels) or "
-        "(channels, height, width) with 1, 3 or 4 channels; give other kinds of images "
-        "as float arrays that are already preprocessed."
+        f"A uint8 image has shape {tuple(shape)}, expected (height, width, channels) "
+        "or (channels, height, width) with 1, 3 or 4 channels; give other kinds of "
+        "images as float arrays that are already preprocessed."
     )
 
 
@@ -138,12 +138,12 @@ def as_channels_last(tensor):
     """Return a tensor of pixels as (H, W, C)."""
     if tensor.dtype != torch.uint8:
         raise TypeError(
-            f"An image has dtype {str(tensor.dtype).removeprefix('torch.')}; wanted "
+            f"An image has dtype {str(tensor.dtype).removeprefix('torch.')}; expected "
             "uint8 for pixels in 0..255, or floats that are already preprocessed."
         )
     if tensor.ndim not in (2, 3):
         raise ValueError(
-            f"An image has shape {tuple(tensor.shape)}, wanted 2 or 3 axes."
+            f"An image has shape {tuple(tensor.shape)}, expected 2 or 3 axes."
         )
     if not channels_last(tensor.shape):
         return tensor.movedim(0, -1)

@@ -161,10 +161,10 @@ def _prepared(result):
     is_float = isinstance(found, torch.Tensor) and found.is_floating_point()
     if not is_float or found.ndim not in (1, 2, 3):
         raise TypeError(
-            f"preprocess returned {_described(result)}, wanted a float tensor of shape "
-            "(C, H, W); end it with torchvision.transforms.ToTensor(). The result of a "
-            "Hugging Face image processor is good too: a dict with one image in "
-            f"{PROCESSED!r}."
+            f"preprocess returned {_described(result)}, expected a float tensor of "
+            "shape (C, H, W); end it with torchvision.transforms.ToTensor(). The "
+            "result of a Hugging Face image processor is good too: a dict with one "
+            f"image in {PROCESSED!r}."
         )
     return found.detach().float()
 

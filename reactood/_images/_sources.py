@@ -275,7 +275,7 @@ class LoaderSource:
             start += len(images)
         if not start:
             raise ValueError(
-                "The DataLoader is empty, wanted at least 1 batch of images."
+                "The DataLoader is empty, expected at least 1 batch of images."
                 + (
                     " Was its IterableDataset read before?"
                     if isinstance(self.loader.dataset, IterableDataset)

@@ -114,7 +114,7 @@ def _from_timm(name, weights):
         )
     if weights not in (None, "DEFAULT"):
         raise ValueError(
-            f"weights={weights!r} for a timm model; wanted 'DEFAULT' or None, and "
+            f"weights={weights!r} for a timm model; expected 'DEFAULT' or None, and "
             "other weights as part of the name: 'timm/NAME.TAG'."
         )
     return timm.create_model(name, pretrained=weights is not None)

@@ -143,8 +143,8 @@ class Forward:
         if features.ndim != 2 or len(features) != len(batch):
             raise ValueError(
                 f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features "
-                f"of shape {tuple(features.shape)}, wanted one row per input: does the "
-                "model take the first axis for samples?"
+                f"of shape {tuple(features.shape)}, expected one row per input: does "
+                "the model take the first axis for samples?"
             )
         return features.float()
 
@@ -166,13 +166,13 @@ def explained(network, batch):
             raise
         convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
         first = next(convolutions, None)
-        wanted = "Wanted what the model's forward takes, one row per input."
+        advice = "Expected what the model's forward takes, one row per input."
         if first is not None:
-            wanted = (
+            advice = (
                 f"Its first convolution takes {first.in_channels} channels, so it "
                 f"wants (n_samples, {first.in_channels}, height, width)."
             )
         raise ValueError(
             f"The model could not take a batch of shape {tuple(batch.shape)}: "
-            f"{error}. {wanted}"
+            f"{error}. {advice}"
         ) from error

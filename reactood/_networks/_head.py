@@ -24,8 +24,8 @@ def find_head(network):
     if not linear:
         raise ValueError(
             f"{type(network).__name__} has no linear head (no nn.Linear): name the "
-            "layer whose output is wanted, layer='...'; its feature maps are averaged "
-            f"over positions. Layers: {listed(dict(network.named_modules()))}."
+            "layer whose output is the feature, layer='...'; its feature maps are "
+            f"averaged over positions. Layers: {listed(dict(network.named_modules()))}."
         )
     classifier = getattr(network, "get_classifier", lambda: None)()  # timm knows
     return next((k for k, v in linear.items() if v is classifier), list(linear)[-1])

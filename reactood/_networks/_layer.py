@@ -27,8 +27,8 @@ def attach_layer(network, batch, layer):
         counter.remove()
     if len(calls) != 1:
         raise ValueError(
-            f"layer={layer!r} runs {len(calls)} times in a forward pass, wanted once: "
-            "which of its outputs is meant? Choose a layer around or beside it."
+            f"layer={layer!r} runs {len(calls)} times in a forward pass, expected "
+            "once: which of its outputs is meant? Choose a layer around or beside it."
         )
     channels_last = _channels_last(network, layer, batch)
     backbone = Backbone(network, layer, at_input=False, channels_last=channels_last)

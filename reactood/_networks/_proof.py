@@ -76,8 +76,8 @@ def _check_rows(backbone, batch, features):
     if features.ndim != 2 or len(features) != len(batch):
         raise ValueError(
             f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features of "
-            f"shape {tuple(features.shape)}, wanted one row per input: does the model "
-            "take the first axis for samples?"
+            f"shape {tuple(features.shape)}, expected one row per input: does the "
+            "model take the first axis for samples?"
         )
     alone = backbone(batch[:1].clone())
     varies = bool((alone - features[:1]).abs().max() > 1e-2 * features.abs().max())

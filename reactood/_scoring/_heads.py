@@ -78,7 +78,7 @@ class ModuleHead:
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             got = getattr(logits, "shape", type(logits).__name__)
             raise ValueError(
-                f"head={type(module).__name__} returned {got}, wanted a tensor of "
+                f"head={type(module).__name__} returned {got}, expected a tensor of "
                 "logits of shape (n_samples, n_classes)."
             )
         n_logits = logits.shape[1]
@@ -166,14 +166,16 @@ def _call(recipe):
     except TypeError as error:
         raise TypeError(
             f"head={recipe!r} is a function that cannot be called without arguments "
-            f"({error}); wanted one that returns the head. Wrap a function of features "
-            "in a torch.nn.Module."
+            f"({error}); expected one that returns the head. Wrap a function of "
+            "features in a torch.nn.Module."
         ) from error
     except ValueError:  # a builtin without a signature
         pass
     head = recipe()
     if head is None:
-        raise TypeError(f"head={recipe!r} returned None; wanted it to return the head.")
+        raise TypeError(
+            f"head={recipe!r} returned None; expected it to return the head."
+        )
     return head
 
 
@@ -188,7 +190,7 @@ def _is_plain(linear):
 def _as_pair(head):
     if len(head) != 2:
         raise ValueError(
-            f"head is a {type(head).__name__} of length {len(head)}, wanted the pair "
+            f"head is a {type(head).__name__} of length {len(head)}, expected the pair "
             "(weight, bias), of shapes (n_classes, n_features) and (n_classes,)."
         )
     weight, bias = (
@@ -199,7 +201,7 @@ def _as_pair(head):
     )
     if weight.ndim != 2 or bias.shape != (len(weight),):
         raise ValueError(
-            f"head=(weight, bias) has shapes {weight.shape} and {bias.shape}, wanted "
+            f"head=(weight, bias) has shapes {weight.shape} and {bias.shape}, expected "
             "(n_classes, n_features) and (n_classes,), as in torch.nn.Linear."
         )
     if weight.dtype not in (np.float32, np.float64):
@@ -227,7 +229,7 @@ def _sklearn_head(head, X, y, rows):
     name = type(inner).__name__
     if not (hasattr(head, "fit") and is_classifier(head)):
         raise TypeError(
-            f"head is a {name}; wanted (weight, bias), a torch.nn.Module, a "
+            f"head is a {name}; expected (weight, bias), a torch.nn.Module, a "
             "scikit-learn classifier with coef_, or None if X holds logits."
         )
     given = head
@@ -237,7 +239,7 @@ def _sklearn_head(head, X, y, rows):
     if not hasattr(head, "coef_") or hasattr(head, "dual_coef_"):
         raise ValueError(
             f"head={name} has no coef_ with one row per class: a fitted linear "
-            "classifier is wanted, such as LogisticRegression or LinearSVC."
+            "classifier is expected, such as LogisticRegression or LinearSVC."
         )
     coef = head.coef_.toarray() if issparse(head.coef_) else head.coef_
     weight, bias = np.array(coef, ndmin=2), np.array(head.intercept_, ndmin=1)

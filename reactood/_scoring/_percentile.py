@@ -208,9 +208,9 @@ class _Bracket:
         inside = np.concatenate(self.inside)
         first = self.n_below + self.n_at_lo  # rank of the first value inside
         ranks = [k - first for k in (lower, upper)]
-        wanted = [k for k in ranks if 0 <= k < len(inside)]
-        if wanted:
-            inside.partition(wanted)
+        inner = [k for k in ranks if 0 <= k < len(inside)]
+        if inner:
+            inside.partition(inner)
 
         def statistic(k):
             if k < 0:

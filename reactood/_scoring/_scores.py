@@ -25,7 +25,7 @@ def check_result(result, n_rows):
     if shape is None or tuple(shape) != (n_rows,):
         got = type(result).__name__ if shape is None else f"shape {tuple(shape)}"
         raise ValueError(
-            f"score_function returned {got}, wanted a tensor with one score per row, "
+            f"score_function returned {got}, expected a tensor with one score per row, "
             f"({n_rows},)."
         )
 

@@ -25,7 +25,7 @@ def id_rows(y, X):
     check_consistent_length(X, y)
     if y.dtype.kind == "b":
         raise TypeError(
-            "y is boolean; wanted 1 for in-distribution (or class labels) and -1 for "
+            "y is boolean; expected 1 for in-distribution (or class labels) and -1 for "
             "out-of-distribution rows: numpy.where(is_ood, -1, 1)."
         )
     if y.dtype.kind in "iuf":

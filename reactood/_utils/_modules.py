@@ -60,7 +60,7 @@ def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module
         module = factory()
     if not isinstance(module, nn.Module):
         raise TypeError(
-            f"{parameter}={factory!r} returned a {type(module).__name__}, wanted a "
+            f"{parameter}={factory!r} returned a {type(module).__name__}, expected a "
             "torch.nn.Module."
         )
     try:

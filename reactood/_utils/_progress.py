@@ -1,4 +1,4 @@
-"""A progress bar where one is wanted and tqdm is there."""
+"""A progress bar where one is asked for and tqdm is installed."""
 
 import contextlib
 

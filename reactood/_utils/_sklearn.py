@@ -61,7 +61,7 @@ def validate_array(estimator, X, *, reset, **check_params):
     if X.is_complex():
         raise ValueError(f"Complex data not supported: got a tensor of {X.dtype}.")
     if X.layout != torch.strided:
-        raise TypeError(f"Got a {X.layout} tensor, wanted a dense one: X.to_dense().")
+        raise TypeError(f"Got a {X.layout} tensor, expected a dense one: X.to_dense().")
     check_params.pop("dtype", None)
     stand_in = np.broadcast_to(np.float32(0), tuple(X.shape))
     validate_data(

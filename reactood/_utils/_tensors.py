@@ -69,6 +69,6 @@ def choose_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"device={str(device)!r} cannot be used here ({str(error).splitlines()[0]})"
-            "; wanted 'auto', 'cpu', or an accelerator that this torch sees."
+            "; expected 'auto', 'cpu', or an accelerator that this torch sees."
         ) from error
     return device

@@ -128,7 +128,7 @@ def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
     """
     if not 0 < percentile <= 100:
         raise ValueError(
-            f"percentile={percentile}, wanted one in (0, 100], in percent."
+            f"percentile={percentile}, expected one in (0, 100], in percent."
         )
     network, transform = build_network(extractor.model, extractor.weights)
 
@@ -142,7 +142,7 @@ def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
     if c <= 0:
         raise ValueError(
             f"percentile={percentile} of the activations after {layer!r} is {c:.3g}; "
-            "wanted a clip above 0. Choose a higher percentile."
+            "expected a clip above 0. Choose a higher percentile."
         )
     return changed(nn.Sequential, _Clip(float(c)), layer=None)
 

@@ -133,7 +133,7 @@ class MahalanobisDetector(FractionHints, OutlierMixin, BaseEstimator):
         if not np.any(precision) or not np.any(centered):
             raise ValueError(
                 f"The {len(X)} rows of X do not vary around the means of their "
-                f"{len(classes)} classes; wanted several different rows of a class."
+                f"{len(classes)} classes; expected several different rows of a class."
             )
         _check_freedom(centered, codes, precision)
         means, root = np.array(of_classes), _root(precision)

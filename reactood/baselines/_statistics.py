@@ -33,7 +33,7 @@ def with_statistics_of(extractor, X):
     X : images
         Of any kind that the extractor takes. The statistics of each layer are averages
         over batches, each normalised by its own statistics up to there; the extractor's
-        `batch_size` decides, and a few hundred images or more are wanted. Their order
+        `batch_size` decides, and a few hundred images or more are needed. Their order
         does not matter much where kinds are mixed, and does where they are sorted.
 
     Returns
@@ -89,7 +89,9 @@ def with_statistics_of(extractor, X):
             n_images += len(batch.images)
             network(source.finish(batch.images.to(device)).float())
     if n_images < 2:
-        raise ValueError(f"Got {n_images} images, wanted hundreds.")
+        raise ValueError(
+            f"Got {n_images} images; expected at least 2, and better some hundreds."
+        )
     return with_model(extractor, network.cpu().eval(), transform)
 
 

@@ -152,17 +152,17 @@ class Store:
         others: set[bytes] = set()
         if not self.writable or force:
             return found, others
-        wanted = [key for key in keys if key is not None and key not in found]
+        keys_left = [key for key in keys if key is not None and key not in found]
         try:
             with self._transaction():
-                found |= self._select(wanted)
-                others = self._claimed_by_others(wanted)
+                found |= self._select(keys_left)
+                others = self._claimed_by_others(keys_left)
                 now = time.time()
                 self.connection.executemany(
                     "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)",
                     [
                         (self.setting, key, self.owner, now)
-                        for key in wanted
+                        for key in keys_left
                         if key not in found and key not in others
                     ],
                 )

@@ -14,7 +14,7 @@ __all__ = ["ImageDataset", "list_images"]
 def list_images(folder):
     """List the image files of a folder in the order in which it is read.
 
-    Wherever images are wanted, a folder stands for this list: row `i` of the result
+    Wherever images are expected, a folder stands for this list: row `i` of the result
     belongs to path `i`. Unlike the folder, the list can be sliced by scikit-learn.
 
     Parameters

@@ -72,7 +72,7 @@ class TorchFeatureExtractor(
         random ones, the same each time. Ignored for other models.
 
     layer : str, default=None
-        Dotted name of the layer whose output is wanted instead, as in
+        Dotted name of the layer whose output is the feature instead, as in
         `dict(model.named_modules())`; maps and sequences are averaged over positions.
 
     preprocess : "auto", callable or None, default="auto"

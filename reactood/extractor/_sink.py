@@ -57,8 +57,8 @@ class Rows:
             if out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:
                 access = "" if out.flags.writeable else "read-only "
                 raise ValueError(
-                    f"out is a {access}{out.dtype} array of shape {out.shape}, wanted "
-                    f"a writable float32 array of shape {shape}."
+                    f"out is a {access}{out.dtype} array of shape {out.shape}, "
+                    f"expected a writable float32 array of shape {shape}."
                 )
             self.array = out
             return
@@ -173,7 +173,7 @@ class _Part:
 def _check_place(path):
     if path.suffix != ".npy":
         raise ValueError(
-            f"out={os.fspath(path)!r}, wanted a file whose name ends in .npy, or an "
+            f"out={os.fspath(path)!r}, expected a file whose name ends in .npy, or an "
             "array."
         )
     if path.is_dir():

@@ -40,8 +40,8 @@ def activations(estimator, X):
         kind = type(detector).__name__
         place = "is" if detector is estimator else "ends in"
         raise TypeError(
-            f"estimator {place} a {kind}, wanted a fitted ReActDetector, or a Pipeline "
-            "that ends in one. Of a fitted search, pass best_estimator_."
+            f"estimator {place} a {kind}, expected a fitted ReActDetector, or a "
+            "Pipeline that ends in one. Of a fitted search, pass best_estimator_."
         )
     check_is_fitted(detector)
     features = X if steps is None else steps.transform(X)
@@ -64,7 +64,7 @@ def score_method(estimator):
         return "score_samples", None
     raise TypeError(
         f"{type(estimator).__name__} has neither score_samples nor decision_function; "
-        "wanted a fitted outlier detector. LocalOutlierFactor has them with "
+        "expected a fitted outlier detector. LocalOutlierFactor has them with "
         "novelty=True."
     )
 
@@ -74,12 +74,13 @@ def id_mask(y, n_samples, name="y"):
     y = column_or_1d(np.asarray(y))
     if len(y) != n_samples:
         raise ValueError(
-            f"{name} has {len(y)} labels for {n_samples} samples; wanted one for each."
+            f"{name} has {len(y)} labels for {n_samples} samples; expected one for "
+            "each."
         )
     labels = np.unique(y)
     if not np.array_equal(labels, [-1, 1]):
         raise ValueError(
-            f"{name} holds the labels {labels[:5].tolist()}, wanted both 1 for "
+            f"{name} holds the labels {labels[:5].tolist()}, expected both 1 for "
             "in-distribution and -1 for out-of-distribution samples: "
             "numpy.where(is_ood, -1, 1)."
         )

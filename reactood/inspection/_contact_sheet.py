@@ -130,8 +130,8 @@ class ContactSheetDisplay:
         method, _ = score_method(estimator)
         if isinstance(estimator, BaseReActDetector):
             raise TypeError(
-                f"{type(estimator).__name__} takes features, wanted a fitted Pipeline "
-                "that takes images; or use from_predictions(images, "
+                f"{type(estimator).__name__} takes features, expected a fitted "
+                "Pipeline that takes images; or use from_predictions(images, "
                 "detector.score_samples(features))."
             )
         scores = getattr(estimator, method)(images)
@@ -168,7 +168,7 @@ class ContactSheetDisplay:
             If there is not one finite score for each image, or `n` is below 1.
         """
         if n < 1:
-            raise ValueError(f"n={n}; wanted at least 1 image of each end.")
+            raise ValueError(f"n={n}; expected at least 1 image of each end.")
         items = image_items(images)
         items = images if items is None else items
         scores = column_or_1d(
@@ -176,7 +176,7 @@ class ContactSheetDisplay:
         )
         if len(items) != len(scores):
             raise ValueError(
-                f"Got {len(scores)} scores for {len(items)} images; wanted one for "
+                f"Got {len(scores)} scores for {len(items)} images; expected one for "
                 "each."
             )
         ascending = np.argsort(scores, kind="stable")
@@ -256,7 +256,7 @@ def _displayable(item):
     if not isinstance(item, str | os.PathLike | Image.Image) and n_axes not in (2, 3):
         got = f"{type(item).__name__} of shape {getattr(item, 'shape', 'unknown')}"
         raise TypeError(
-            f"An image is a {got}; wanted a path, a PIL image, or an array of shape "
+            f"An image is a {got}; expected a path, a PIL image, or an array of shape "
             "(height, width[, channels]) or (channels, height, width)."
         )
     pixels = pixels_of(item)

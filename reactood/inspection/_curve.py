@@ -274,7 +274,7 @@ def _results(search):
     if hasattr(search, "fit"):
         raise NotFittedError(f"This {kind} has no cv_results_; call fit first.")
     raise TypeError(
-        f"Got a {kind} without cv_results_; wanted a fitted ReActDetectorCV or "
+        f"Got a {kind} without cv_results_; expected a fitted ReActDetectorCV or "
         "GridSearchCV, or what tune_percentile returns."
     )
 
@@ -286,7 +286,7 @@ def _percentiles(results):
     if len(keys) != 1:
         raise ValueError(
             "cv_results_ has no single percentile: the searched parameters are "
-            f"{keys + others}; wanted 'param_percentile' or "
+            f"{keys + others}; expected 'param_percentile' or "
             "'param_detector__percentile'."
         )
     values = results[keys[0]]
@@ -306,7 +306,7 @@ def _scores(results, metric, n_splits):
     if MEAN + metric not in results:
         known = [key[len(MEAN) :] for key in results if key.startswith(MEAN)]
         raise ValueError(
-            f"cv_results_ has no metric {metric!r}; wanted one of {known}."
+            f"cv_results_ has no metric {metric!r}; expected one of {known}."
         )
     mean = np.asarray(results[MEAN + metric], dtype=np.float64)
     split = re.compile(rf"split\d+_test_{re.escape(metric)}")

@@ -105,8 +105,8 @@ class EnergyDropDisplay:
         detector, features, clipped = activations(estimator, X)
         if len(features) != 1:
             raise ValueError(
-                f"Got {len(features)} samples, wanted one: X[[row]]. For many at once, "
-                "use explain_clipping."
+                f"Got {len(features)} samples, expected one: X[[row]]. For many at "
+                "once, use explain_clipping."
             )
         explained = explain(detector, features, clipped)
         names = getattr(detector, "feature_names_in_", None)
@@ -139,7 +139,7 @@ class EnergyDropDisplay:
             If `n_units` is below 1.
         """
         if n_units < 1:
-            raise ValueError(f"n_units={n_units}; wanted at least 1.")
+            raise ValueError(f"n_units={n_units}; expected at least 1.")
         self.ax_, self.figure_ = axes_and_figure(ax)
         units = np.argsort(-np.abs(self.contribution), kind="stable")[
             : min(n_units, self.n_clipped)

@@ -91,8 +91,9 @@ def explain(detector, features, clipped):
     if not hasattr(detector, "coef_"):
         kind = "no head" if detector.head is None else type(detector.head).__name__
         raise ValueError(
-            f"The detector has no coef_ (head: {kind}); wanted a linear head, such as "
-            "(weight, bias) or torch.nn.Linear, as contributions come from its weights."
+            f"The detector has no coef_ (head: {kind}); expected a linear head, such "
+            "as (weight, bias) or torch.nn.Linear, as contributions come from its "
+            "weights."
         )
     weight, bias = (
         np.asarray(a, np.float64) for a in (detector.coef_, detector.intercept_)

@@ -120,7 +120,7 @@ class ReductionDisplay:
         c = detector.activation_threshold_
         if not np.isfinite(c).all() or np.any(detector.lower_activation_threshold_ > 0):
             raise ValueError(
-                "The detector has no upper clip, or a lower one above 0; wanted one "
+                "The detector has no upper clip, or a lower one above 0; expected one "
                 "that clips from above alone, as the theory does: set percentile, and "
                 "lower_percentile=None."
             )

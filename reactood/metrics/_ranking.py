@@ -343,7 +343,7 @@ def _split(y_true, y_score):
     labels = np.unique(y_true)
     if not np.array_equal(labels, [-1, 1]):
         raise ValueError(
-            f"y_true holds the labels {labels.tolist()}, wanted both 1 for "
+            f"y_true holds the labels {labels.tolist()}, expected both 1 for "
             "in-distribution and -1 for out-of-distribution samples"
             + (
                 ". In cross-validation each test fold needs both: StratifiedKFold(5, "
@@ -390,6 +390,6 @@ def _area(height, position):
 def _check_convention(convention, known):
     if convention not in known:
         raise ValueError(
-            f"convention={convention!r} is not known; wanted one of "
+            f"convention={convention!r} is not known; expected one of "
             f"{', '.join(map(repr, known))}."
         )

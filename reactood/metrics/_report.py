@@ -244,11 +244,13 @@ def _named_sets(X_id, X_ood):
     """Return OOD sets by name; what can be refused before they are scored is."""
     sets = X_ood if isinstance(X_ood, Mapping) else {"OOD": X_ood}
     if not sets:
-        raise ValueError("X_ood holds no sets; wanted at least one: {'name': samples}.")
+        raise ValueError(
+            "X_ood holds no sets; expected at least one: {'name': samples}."
+        )
     for name in sets:
         if not isinstance(name, str):
             raise TypeError(
-                f"X_ood has a set named {name!r}, a {type(name).__name__}; wanted "
+                f"X_ood has a set named {name!r}, a {type(name).__name__}; expected "
                 "names that are strings."
             )
     if len(sets) > 1 and MEAN in sets:
@@ -261,7 +263,7 @@ def _named_sets(X_id, X_ood):
         **{_called(name): X for name, X in sets.items()},
     }.items():
         if operator.length_hint(X, 1) == 0:
-            raise ValueError(f"{name} is empty; wanted at least one sample.")
+            raise ValueError(f"{name} is empty; expected at least one sample.")
     return sets
 
 
@@ -274,9 +276,9 @@ def _score_method(detector):
     if score is not None and hasattr(detector, "predict"):
         return score
     raise TypeError(
-        f"{type(detector).__name__} is no detector to judge; wanted one with predict, "
-        "and with score_samples or decision_function. LocalOutlierFactor has them "
-        "with novelty=True."
+        f"{type(detector).__name__} is no detector to judge; expected one with "
+        "predict, and with score_samples or decision_function. LocalOutlierFactor has "
+        "them with novelty=True."
     )
 
 
@@ -297,7 +299,7 @@ def _share_accepted(detector, X):
     if not np.isin(labels, [1, -1]).all():
         raise ValueError(
             f"predict of {type(detector).__name__} returns the labels "
-            f"{np.unique(labels)[:5].tolist()}, wanted 1 for in-distribution and -1 "
+            f"{np.unique(labels)[:5].tolist()}, expected 1 for in-distribution and -1 "
             "for out-of-distribution samples: is it an outlier detector?"
         )
     return float(np.mean(labels == 1))

@@ -257,11 +257,11 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         for percentile in candidates:
             if percentile is not None and not interval.is_satisfied_by(percentile):
                 raise ValueError(
-                    f"percentiles holds {percentile!r}; wanted numbers in percent, "
+                    f"percentiles holds {percentile!r}; expected numbers in percent, "
                     "above 1 and at most 100, or None for no clipping."
                 )
         if not candidates:
-            raise ValueError("percentiles is empty; wanted at least one candidate.")
+            raise ValueError("percentiles is empty; expected at least one candidate.")
         return candidates
 
     def _measure(self):
@@ -302,12 +302,12 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
                     )
                 mask[index] = True
                 mask &= known
-            for kind, wanted, where in (
+            for kind, expected, where in (
                 ("in-distribution (1)", train & (labels == 1), "train"),
                 ("in-distribution (1)", test & (labels == 1), "test"),
                 ("out-of-distribution (-1)", test & (labels == -1), "test"),
             ):
-                if not wanted.any():
+                if not expected.any():
                     raise ValueError(
                         f"Fold {fold} has no {kind} rows on its {where} side. Rows "
                         "sorted by label need shuffled, stratified folds: "
@@ -355,7 +355,7 @@ def _results(candidates, folds, problems):
 def _no_ood(y, n_samples):
     got = "no y" if y is None else f"y with labels {np.unique(y)[:5].tolist()}"
     return (
-        f"Got {got} (n_samples={n_samples}); wanted some rows labelled -1, "
+        f"Got {got} (n_samples={n_samples}); expected some rows labelled -1, "
         "out-of-distribution, to judge the percentiles by: numpy.where(is_ood, -1, 1). "
         "Without OOD data, use reactood.model_selection.tune_percentile."
     )

@@ -211,7 +211,7 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
         sources = self.sources(y, groups)
         if self.ood_in_train and len(sources) < 2:
             raise ValueError(
-                f"groups names one source of OOD rows, {sources[0]!r}; wanted two or "
+                f"groups names one source of OOD rows, {sources[0]!r}; expected two or "
                 "more, as one is left out, or ood_in_train=False."
             )
         of_row = np.asarray(groups)[ood_index]
@@ -241,7 +241,7 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
         """
         if groups is None:
             raise ValueError(
-                "groups is missing: wanted the source of each row, such as "
+                "groups is missing: expected the source of each row, such as "
                 "['', '', 'textures', 'noise'] for y = [1, 1, -1, -1]."
             )
         check_consistent_length(y, groups)
@@ -283,7 +283,7 @@ def _both_kinds(y, least_id, least_ood):
         else:
             got = f"{n_id} ID and {n_ood} OOD rows"
         raise ValueError(
-            f"Got {got}; wanted at least {least_id} in-distribution rows, labelled 1 "
+            f"Got {got}; expected at least {least_id} in-distribution rows, labelled 1 "
             f"or by their class, and {least_ood} out-of-distribution rows, labelled "
             "-1: numpy.where(is_ood, -1, 1)."
         )

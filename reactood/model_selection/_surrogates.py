@@ -174,7 +174,7 @@ class _Images:
             if getattr(X, "ndim", 0) != 4:
                 got = getattr(X, "shape", type(X).__name__)
                 raise ValueError(
-                    f"X_id is {got}, wanted images; float ones have the shape (n, "
+                    f"X_id is {got}, expected images; float ones have the shape (n, "
                     "channels, height, width). For features see "
                     "make_surrogate_features."
                 )
@@ -313,4 +313,4 @@ def _alike(made):
 
 def _unknown(kind, known):
     names = ", ".join(map(repr, known))
-    return f"kind={kind!r} is not known; wanted one of {names}."
+    return f"kind={kind!r} is not known; expected one of {names}."

@@ -193,7 +193,7 @@ def _parts(estimator):
     steps, detector = parts_of(estimator)
     if not isinstance(detector, ReActDetector):
         raise TypeError(
-            f"estimator is or ends in a {type(detector).__name__}, wanted a "
+            f"estimator is or ends in a {type(detector).__name__}, expected a "
             "ReActDetector, or a Pipeline that ends in one."
         )
     if detector.threshold is not None:

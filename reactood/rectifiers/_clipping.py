@@ -160,7 +160,7 @@ class VRAP(OneToOneFeatureMixin, BaseRectifier):
         )
         if np.any(self.low_ > self.high_):
             raise ValueError(
-                "The lower end is above the upper one; wanted low_percentile below "
+                "The lower end is above the upper one; expected low_percentile below "
                 f"high_percentile (got {self.low_percentile} and "
                 f"{self.high_percentile}) and low below high (got {self.low} and "
                 f"{self.high})."
@@ -232,7 +232,7 @@ class BFAct(OneToOneFeatureMixin, BaseRectifier):
         if self.c_ <= 0:
             raise ValueError(
                 f"percentile={self.percentile} of the activations is {self.c_:.3g}; "
-                "wanted one above 0: raise percentile."
+                "expected one above 0: raise percentile."
             )
 
     def _shape(self, X):

@@ -76,7 +76,7 @@ class DICE(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
         head = make_head(self.head, X)
         if not isinstance(head, LinearHead):
             raise ValueError(
-                f"head={self.head!r} is not linear; wanted (weight, bias), "
+                f"head={self.head!r} is not linear; expected (weight, bias), "
                 "torch.nn.Linear or a scikit-learn classifier with coef_, as weights "
                 "are set to 0."
             )

@@ -120,7 +120,7 @@ def test_every_form_of_the_report(tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     assert [row["ood"] for row in rows[:6]][-2:] == ["symbols", "mean"]
     assert rows[0]["n"] == "354" and rows[5]["n"] == ""
-    assert "wanted" in rows[6]["error"] or "clip" in rows[6]["error"]
+    assert "expected" in rows[6]["error"] or "clip" in rows[6]["error"]
     assert 0 < float(rows[0]["fpr95"]) < 1
     assert (tmp_path / "report.txt").read_text() in text + "\n"
 
@@ -183,8 +183,8 @@ def test_a_second_run_computes_nothing_again(tmp_path, capsys, monkeypatch):
         ("enregy", "no method 'enregy'"),
         ("bats+react", "no method 'bats\\+react'"),
         ("energy@90", "after a method that clips"),
-        ("energy+react@0", "wanted a percentile"),
-        ("energy+react@x", "wanted a percentile"),
+        ("energy+react@0", "expected a percentile"),
+        ("energy+react@x", "expected a percentile"),
         ("react-layer:", "no method"),
         (",", "names none"),
     ],
@@ -511,7 +511,7 @@ def test_a_trained_network_knows_clothes(real_data):
 
 def test_idx_files_that_are_none(tmp_path):
     (tmp_path / "a").write_bytes(b"\x89PNG")
-    with pytest.raises(ValueError, match="wanted an IDX file"):
+    with pytest.raises(ValueError, match="expected an IDX file"):
         read_idx(tmp_path / "a")
     write_idx(tmp_path / "b", np.zeros((3, 4, 4)))
     whole = (tmp_path / "b").read_bytes()

@@ -63,7 +63,7 @@ def test_nested_lists_of_floats_are_preprocessed(extractor, rng):
 def test_integers_of_five_axes_are_an_error(extractor, pixels):
     with pytest.raises(ValueError, match=r"shape \(1, 5, 9, 9, 3\) and dtype uint8"):
         extractor.fit(pixels[None])
-    with pytest.raises(TypeError, match="dtype int32; wanted uint8"):
+    with pytest.raises(TypeError, match="dtype int32; expected uint8"):
         extractor.fit(pixels[None].astype(np.int32))
 
 
@@ -285,7 +285,7 @@ FLOATS = torch.zeros(2, 3, 9, 9)
         (
             [{"a": 1}],
             TypeError,
-            "Image 0: The dataset yields dicts with keys a; wanted",
+            "Image 0: The dataset yields dicts with keys a; expected",
         ),
         (
             [("a.png", 3)],

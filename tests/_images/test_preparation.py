@@ -373,16 +373,16 @@ def test_a_real_image_processor(photos):
 @pytest.mark.parametrize(
     ("result", "sentence"),
     [
-        (None, "returned NoneType, wanted a float tensor"),
+        (None, "returned NoneType, expected a float tensor"),
         (np.zeros((3, 9, 9)), r"returned ndarray of float64 and shape \(3, 9, 9\)"),
         (
             torch.zeros(3, 9, 9, dtype=torch.uint8),
-            r"returned Tensor of torch.uint8 and shape \(3, 9, 9\), wanted a float",
+            r"returned Tensor of torch.uint8 and shape \(3, 9, 9\), expected a float",
         ),
         (torch.zeros(1, 3, 9, 9), r"torch.float32 and shape \(1, 3, 9, 9\)"),
-        (torch.tensor(1.0), r"torch.float32 and shape \(\), wanted"),
-        ([torch.zeros(3, 9, 9)] * 2, "returned list of 2, wanted"),
-        ({"image": 1}, r"returned dict with the keys \['image'\], wanted"),
+        (torch.tensor(1.0), r"torch.float32 and shape \(\), expected"),
+        ([torch.zeros(3, 9, 9)] * 2, "returned list of 2, expected"),
+        ({"image": 1}, r"returned dict with the keys \['image'\], expected"),
         (
             {"pixel_values": torch.zeros(2, 3, 9, 9)},
             r"\['pixel_values'\] and Tensor of torch.float32 and shape \(2, 3, 9, 9\)",

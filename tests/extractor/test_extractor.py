@@ -369,7 +369,7 @@ class TokensFirst(nn.Module):
 
 def test_features_must_have_one_row_per_image(X):
     model = nn.Sequential(TokensFirst(), nn.Identity(), nn.Flatten(), nn.Linear(12, 2))
-    with pytest.raises(ValueError, match="wanted one row per input"):
+    with pytest.raises(ValueError, match="expected one row per input"):
         TorchFeatureExtractor(model, layer="1").fit(X)
 
 
@@ -1045,9 +1045,9 @@ def test_bad_files(extractor, photos, tmp_path):
         ([], ValueError, "empty list, 0 images"),
         (np.array([], dtype=str), ValueError, "empty ndarray, 0 images"),
         ("no/such/folder", FileNotFoundError, "'no/such/folder' does not exist"),
-        (Image.new("RGB", (9, 9)), TypeError, r"one PIL image, wanted .*\[image\]"),
-        (np.zeros((2, 9, 9, 3), dtype=np.int64), TypeError, "wanted uint8"),
-        (torch.zeros((2, 9, 9, 3), dtype=torch.int32), TypeError, "wanted uint8"),
+        (Image.new("RGB", (9, 9)), TypeError, r"one PIL image, expected .*\[image\]"),
+        (np.zeros((2, 9, 9, 3), dtype=np.int64), TypeError, "expected uint8"),
+        (torch.zeros((2, 9, 9, 3), dtype=torch.int32), TypeError, "expected uint8"),
         (np.zeros((2, 9, 9, 7), dtype=np.uint8), ValueError, "1, 3 or 4 channels"),
         (np.zeros((2, 1, 9, 9)), ValueError, r"shape \(2, 1, 9, 9\).*takes 3 channels"),
         (np.zeros((2, 9, 9, 3)), ValueError, r"wants \(n_samples, 3, height, width\)"),
@@ -1058,8 +1058,8 @@ def test_bad_files(extractor, photos, tmp_path):
         (ListDataset([]), ValueError, "empty ListDataset, 0 images"),
         (np.zeros((0, 9, 9, 3), np.uint8), ValueError, "empty ndarray, 0 images"),
         (np.zeros((9, 9, 3), np.uint8), ValueError, r"one image of .* X\[None\]"),
-        ((x for x in "ab"), TypeError, r"can be read only once; wanted a list"),
-        (ListDataset([{"a": 1}]), TypeError, "dicts with keys a; wanted"),
+        ((x for x in "ab"), TypeError, r"can be read only once; expected a list"),
+        (ListDataset([{"a": 1}]), TypeError, "dicts with keys a; expected"),
         (ListDataset([3]), TypeError, "An image is a int"),
         (np.full((2, 3, 9, 9), np.nan), ValueError, "NaN or infinity.*values in row 0"),
         ([["a", "b"]], ValueError, "not compatible with arrays of bytes/strings"),
@@ -1122,7 +1122,7 @@ def test_preprocess_that_nobody_knows(net, photos):
 
 
 def test_preprocess_that_returns_no_tensor(net, photos):
-    with pytest.raises(TypeError, match="preprocess returned Image, wanted a float"):
+    with pytest.raises(TypeError, match="preprocess returned Image, expected a float"):
         TorchFeatureExtractor(net, preprocess=lambda image: image).fit(photos)
 
 
@@ -1161,7 +1161,7 @@ def test_preprocess_that_returns_no_tensor(net, photos):
             TypeError,
             r"is a function that cannot be called .*functools\.partial",
         ),
-        ({"model": dict}, TypeError, "returned a dict, wanted a torch.nn.Module"),
+        ({"model": dict}, TypeError, "returned a dict, expected a torch.nn.Module"),
     ],
 )
 def test_unknown_names(net, parameters, error, sentence):

@@ -366,8 +366,8 @@ def test_a_file_appears_when_it_is_complete(X, tmp_path):
 def test_bad_places_for_features(X, tmp_path):
     extractor = TorchFeatureExtractor(conv_net).fit(X)
     for out, sentence in (
-        (np.empty((20, 8)), r"float64 array of shape \(20, 8\), wanted a writable"),
-        (np.empty((3, 8), np.float32), r"wanted .* of shape \(20, 8\)"),
+        (np.empty((20, 8)), r"float64 array of shape \(20, 8\), expected a writable"),
+        (np.empty((3, 8), np.float32), r"expected .* of shape \(20, 8\)"),
         (np.broadcast_to(np.float32(0), (20, 8)), "read-only float32"),
         (tmp_path / "features.csv", r"name ends in \.npy"),
     ):
@@ -599,7 +599,7 @@ def test_threads_keep_the_order(thousand):
 def test_pixels_and_floats_do_not_mix(X, rng):
     pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
     extractor = TorchFeatureExtractor(conv_net, preprocess=None).fit(X)
-    with pytest.raises(TypeError, match="wanted one kind"):
+    with pytest.raises(TypeError, match="expected one kind"):
         extractor.transform([X[0], pixels])
 
 

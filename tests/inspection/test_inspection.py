@@ -174,7 +174,7 @@ def test_scikit_learns_own_displays(data, detector):
 @pytest.mark.parametrize(
     "y, message",
     [
-        ([1] * 260, r"labels \[1\], wanted both"),
+        ([1] * 260, r"labels \[1\], expected both"),
         ([0] * 200 + [1] * 60, r"labels \[0, 1\].*numpy.where\(is_ood, -1, 1\)"),
         ([1, -1], "2 labels for 260 samples"),
     ],
@@ -283,7 +283,9 @@ def test_histogram_names_a_percentile_only_where_there_is_one(data, search):
 )
 def test_activations_need_a_fitted_react_detector(data, draw):
     X, _, head = data
-    with pytest.raises(TypeError, match="is a IsolationForest, wanted a fitted ReAct"):
+    with pytest.raises(
+        TypeError, match="is a IsolationForest, expected a fitted ReAct"
+    ):
         draw(IsolationForest(), X)
     with pytest.raises(TypeError, match="ends in a IsolationForest"):
         draw(make_pipeline(FunctionTransformer(), IsolationForest()), X)
@@ -400,7 +402,9 @@ def test_curve_errors(search, error, message):
 
 
 def test_curve_of_an_unknown_metric(search):
-    with pytest.raises(ValueError, match=r"no metric 'auc'; wanted one of \['score'\]"):
+    with pytest.raises(
+        ValueError, match=r"no metric 'auc'; expected one of \['score'\]"
+    ):
         MetricCurveDisplay.from_search(search, metric="auc")
 
 
@@ -496,7 +500,7 @@ def test_explanation_needs_a_linear_head(data):
         torch.nn.Linear(8, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3)
     )
     detector = ReActDetector(head, percentile=90).fit(X)
-    with pytest.raises(ValueError, match=r"head: Sequential.*wanted a linear head"):
+    with pytest.raises(ValueError, match=r"head: Sequential.*expected a linear head"):
         explain_clipping(detector, X)
 
 
@@ -534,7 +538,7 @@ def test_energy_drop_names_units_as_the_data_frame_does(data):
 
 
 def test_energy_drop_errors(detector, data):
-    with pytest.raises(ValueError, match="Got 2 samples, wanted one"):
+    with pytest.raises(ValueError, match="Got 2 samples, expected one"):
         EnergyDropDisplay.from_estimator(detector, data[0][:2])
     with pytest.raises(ValueError, match="n_units=0"):
         EnergyDropDisplay.from_estimator(detector, data[0][:1], n_units=0)
@@ -613,7 +617,7 @@ def test_contact_sheet_of_a_pipeline():
 
 def test_contact_sheet_errors(detector, data):
     images = np.zeros((3, 6, 6, 1), dtype=np.uint8)
-    with pytest.raises(TypeError, match="takes features, wanted a fitted Pipeline"):
+    with pytest.raises(TypeError, match="takes features, expected a fitted Pipeline"):
         ContactSheetDisplay.from_estimator(detector, data[0])
     with pytest.raises(ValueError, match="2 scores for 3 images"):
         ContactSheetDisplay.from_predictions(images, [1, 2])
@@ -662,5 +666,5 @@ def test_reduction(rng):
 def test_reduction_needs_an_upper_clip_alone(data, options):
     X, y, head = data
     detector = ReActDetector(head, **options).fit(X)
-    with pytest.raises(ValueError, match="wanted one that clips from above alone"):
+    with pytest.raises(ValueError, match="expected one that clips from above alone"):
         ReductionDisplay.from_estimator(detector, X, y)

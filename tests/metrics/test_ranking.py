@@ -233,7 +233,7 @@ def test_a_score_that_is_always_the_same_warns():
 @pytest.mark.parametrize(
     ("y_true", "y_score", "tpr", "sentence"),
     [
-        ([1, 0], [1, 2], 0.95, r"holds the labels \[0, 1\], wanted both 1"),
+        ([1, 0], [1, 2], 0.95, r"holds the labels \[0, 1\], expected both 1"),
         ([1, 1], [1, 2], 0.95, r"holds the labels \[1\]"),
         ([1, -1], [1, 2], 95, r"tpr=95 must be a fraction"),
         ([1, -1], [1, np.nan], 0.95, "NaN"),

@@ -135,8 +135,8 @@ def test_what_failed_says_why(data, head):
 @pytest.mark.parametrize(
     ("y", "cv", "sentence"),
     [
-        (None, 5, "Got no y .*; wanted some rows labelled -1.*tune_percentile"),
-        ([0, 1], 5, r"labels \[0, 1\] .*; wanted some rows labelled -1"),
+        (None, 5, "Got no y .*; expected some rows labelled -1.*tune_percentile"),
+        ([0, 1], 5, r"labels \[0, 1\] .*; expected some rows labelled -1"),
         ([1, -1], KFold(4), r"Fold 0 has no out-of-distribution .*shuffle=True"),
         ([-1, 1], KFold(4), r"Fold 0 has no in-distribution .*shuffle=True"),
     ],

@@ -138,7 +138,7 @@ def test_nested_selection_over_sources(data, head, routed):
 
 def test_no_ood_rows_to_choose_by(data, head):
     X, y = data
-    with pytest.raises(ValueError, match="wanted some rows labelled -1"):
+    with pytest.raises(ValueError, match="expected some rows labelled -1"):
         cross_validate(
             ReActDetectorCV(head),
             *(X, y),
@@ -151,9 +151,9 @@ def test_no_ood_rows_to_choose_by(data, head):
 @pytest.mark.parametrize(
     ("y", "sentence"),
     [
-        (None, "Got no y; wanted at least 5 .* -1"),
+        (None, "Got no y; expected at least 5 .* -1"),
         (np.repeat([1, 0], 80), r"labels \[0, 1\]; .*numpy.where\(is_ood, -1, 1\)"),
-        (np.repeat([1, -1], [157, 3]), "157 ID and 3 OOD rows; wanted at least 5"),
+        (np.repeat([1, -1], [157, 3]), "157 ID and 3 OOD rows; expected at least 5"),
     ],
 )
 def test_misuse_of_folds_is_an_error_and_no_nan(data, head, y, sentence):
@@ -168,7 +168,7 @@ def test_misuse_of_folds_is_an_error_and_no_nan(data, head, y, sentence):
 def test_misuse_of_sources(data):
     X, y = data
     cv = LeaveOneOODSourceOut()
-    with pytest.raises(ValueError, match="groups is missing: wanted the source"):
+    with pytest.raises(ValueError, match="groups is missing: expected the source"):
         next(cv.split(X, y))
     with pytest.raises(ValueError, match=r"names one source .*ood_in_train=False"):
         next(cv.split(X, y, np.repeat("a", 160)))
@@ -312,12 +312,14 @@ def test_feature_surrogates(data):
 @pytest.mark.parametrize("make", [make_surrogate_ood, make_surrogate_features])
 def test_unknown_kinds(make, data, pictures):
     X = pictures if make is make_surrogate_ood else data[0]
-    with pytest.raises(ValueError, match=r"kind='mine' is not known; wanted one of '"):
+    with pytest.raises(
+        ValueError, match=r"kind='mine' is not known; expected one of '"
+    ):
         make(X, "mine")
 
 
 def test_features_are_no_images(data):
-    with pytest.raises(ValueError, match=r"X_id is \(160, 8\), wanted images"):
+    with pytest.raises(ValueError, match=r"X_id is \(160, 8\), expected images"):
         make_surrogate_ood(data[0])
 
 
@@ -457,7 +459,7 @@ def test_bad_estimators(data):
         make_pipeline(StandardScaler(), IsolationForest()),
         ReActDetectorCV(),
     ):
-        with pytest.raises(TypeError, match="wanted a ReActDetector, or a Pipeline"):
+        with pytest.raises(TypeError, match="expected a ReActDetector, or a Pipeline"):
             tune_percentile(estimator, X)
     with pytest.raises(ValueError, match=r"threshold=1.0, which overrides any"):
         tune_percentile(ReActDetector(threshold=1.0), X)

@@ -27,8 +27,8 @@ def find(data, names, *, get):
     for name in names:
         if (path := Path(data) / name).exists():
             return path
-    wanted = " or ".join(names)
-    raise Absent(f"{wanted} is not in {os.fspath(data)}. {get}")
+    names_shown = " or ".join(names)
+    raise Absent(f"{names_shown} is not in {os.fspath(data)}. {get}")
 
 
 def list_classes(folder):
@@ -44,7 +44,7 @@ def list_classes(folder):
     folders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
     if not folders:
         raise Absent(
-            f"{os.fspath(folder)} holds no folders; wanted one for each class, named "
+            f"{os.fspath(folder)} holds no folders; expected one for each class, named "
             "so that sorted names are in the order of the model's classes."
         )
     files = [list_folder(path) for path in folders]
@@ -66,8 +66,8 @@ def read_idx(path):
         content = gzip.decompress(content)
     if len(content) < 4 or content[:3] != bytes([0, 0, IDX_UINT8]):
         raise ValueError(
-            f"{os.fspath(path)} starts with {content[:4].hex()!r}; wanted an IDX file "
-            "of bytes, which starts with '000008'."
+            f"{os.fspath(path)} starts with {content[:4].hex()!r}; expected an IDX "
+            "file of bytes, which starts with '000008'."
         )
     n_axes = content[3]
     shape = np.frombuffer(content, ">i4", n_axes, offset=4)

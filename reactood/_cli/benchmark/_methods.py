@@ -167,7 +167,7 @@ def _parse(text):
         value = 0.0
     if not (clipped and 0 < value <= 100):
         raise ValueError(
-            f"--methods {text}: wanted a percentile in (0, 100] in percent, after a "
+            f"--methods {text}: expected a percentile in (0, 100] in percent, after a "
             "method that clips, as in energy+react@90."
         )
     return Method(text, base, clipped, value)

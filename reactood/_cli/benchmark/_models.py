@@ -79,7 +79,7 @@ def parse_model(text, *, n_classes, cifar=False):
         if cifar and name not in CIFAR:
             raise ValueError(
                 f"--model {text}: {name!r} is no architecture known here for images "
-                f"of 32 x 32; wanted one of {', '.join(CIFAR)}, or FILE.py:FUNCTION."
+                f"of 32 x 32; expected one of {', '.join(CIFAR)}, or FILE.py:FUNCTION."
             )
         return functools.partial(
             with_checkpoint, name, checkpoint, n_classes, cifar=cifar

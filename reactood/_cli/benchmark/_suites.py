@@ -77,7 +77,7 @@ def imagenet(request):
     )
     paths, classes = files.list_classes(val)
     if len(np.unique(classes)) != 1000:
-        raise Absent(f"{val} holds {len(np.unique(classes))} classes, wanted 1000.")
+        raise Absent(f"{val} holds {len(np.unique(classes))} classes, expected 1000.")
     roots = ("ood_data/{0}", "{0}")
 
     def curated(name):

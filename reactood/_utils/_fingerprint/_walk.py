@@ -217,15 +217,15 @@ class Walk:
         found = uses(code, function.__globals__)
         if found.unknown:
             raise TypeError(f"{function.__qualname__} cannot be known: {found.unknown}")
-        wanted = found.attributes, found.any_attribute
+        used = found.attributes, found.any_attribute
         for name in sorted(found.names & function.__globals__.keys()):
             self.note(name)
-            self._walk_used(name, function, function.__globals__[name], wanted)
+            self._walk_used(name, function, function.__globals__[name], used)
         for level, name, parts in sorted(found.imports):
             name = absolute_name(level, name, function.__globals__)
             self.note("import", name, parts, library_version(name))
             for module in import_for(name, parts):
-                self._walk_used(name, function, module, wanted)
+                self._walk_used(name, function, module, used)
 
     def _walk_annotations(self, thing):
         """Walk annotations, which code may read, as far as they can be known."""
@@ -247,23 +247,23 @@ class Walk:
         except ValueError:  # not filled yet
             self.note("empty cell")
 
-    def _walk_used(self, name, function, value, wanted):
+    def _walk_used(self, name, function, value, used):
         try:
-            self._walk_global(value, wanted)
+            self._walk_global(value, used)
         except TypeError as error:
             raise TypeError(
                 f"{error}; it is {name!r}, which {function.__qualname__} uses"
             ) from error
 
-    def _walk_global(self, value, wanted):
+    def _walk_global(self, value, used):
         """Walk what a function uses of a global, which may be a module of helpers."""
         if not isinstance(value, types.ModuleType):
             return self(value)
-        attributes, any_attribute = wanted
+        attributes, any_attribute = used
         self.note(*name_of(value))
-        if (value, wanted) in self.modules:  # modules may hold each other
+        if (value, used) in self.modules:  # modules may hold each other
             return
-        self.modules.add((value, wanted))
+        self.modules.add((value, used))
         names = set(vars(value))
         if is_of_library(value):
             self._walk_foreign(value, attributes & names)
@@ -276,7 +276,7 @@ class Walk:
         for name in sorted(names):
             if name == "__getattr__" or not is_special(name):
                 self.note(name)
-                self._walk_global(vars(value)[name], wanted)
+                self._walk_global(vars(value)[name], used)
 
     def _walk_foreign(self, owner, names):
         """Walk the functions and classes that the user has put into a library."""
