@@ -1,7 +1,7 @@
 """Every accepted input becomes an iterator of batches.
 
 A batch is a tensor of shape (n, ...) on the host: float32, or uint8 pixels that are
-scaled and normalised later, on the device.  Three kinds of source make them: rows of
+scaled and normalised later, on the device. Three kinds of source make them: rows of
 an array, items that are prepared one at a time, and the batches of a DataLoader.
 """
 
@@ -9,7 +9,7 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,15 +37,21 @@ from reactood._images._files import content_of, is_encoded, loaded
 from reactood._images._kinds import check_paths, image_items
 from reactood._images._pixels import check_plain, image_in
 from reactood._images._preparation import Preparation
+from reactood._images._source import ImageSource
 from reactood._utils._tensors import as_tensor
 
 
 def open_source(
-    X: Any, prepare: Preparation, *, num_workers: int = 0, missing_ok: bool = False
-):
-    """Return the source of batches for ``X``, or None if ``X`` is a numeric array.
+    X: Any,
+    prepare: Preparation | None = None,
+    *,
+    validate: Callable[[Any], Any],
+    num_workers: int = 0,
+    missing_ok: bool = False,
+) -> ImageSource:
+    """Return the source of the images in ``X``.
 
-    Numeric arrays are scikit-learn's to validate first: give them to ``ArraySource``.
+    ``validate`` checks what is a numeric array, already preprocessed, and returns it.
     Unless ``missing_ok``, a path that does not exist raises at once.
     """
     if isinstance(X, DataLoader):
@@ -57,7 +63,7 @@ def open_source(
         )
     items: Any = X if isinstance(X, Dataset) else image_items(X)
     if items is None:
-        return None
+        return ArraySource(validate(X))
     if len(items) == 0:
         raise ValueError(
             f"Got an empty {type(X).__name__}, 0 images; a minimum of 1 is required."
@@ -67,10 +73,10 @@ def open_source(
     return ItemSource(items, prepare, num_workers)
 
 
-class ArraySource:
+class ArraySource(ImageSource):
     """Rows of a float array or tensor, already preprocessed."""
 
-    keyed = True  # rows can be told apart before they are batches
+    keyed = True
 
     def __init__(self, X):
         self.X = X
@@ -80,13 +86,9 @@ class ArraySource:
         """Return what each row is known by."""
         return [image_digest(self.X[row]) for row in rows]
 
-    def still(self, row, key):
-        """Return whether a row is what its key says: it is in memory."""
-        return True
-
-    def finish(self, batch):
-        """Return a batch of floats: it is one."""
-        return batch
+    def image(self, row):
+        """Return one image as it was given."""
+        return self.X[row]
 
     def batches(self, plan):
         """Yield the batches of rows that ``plan`` names."""
@@ -97,7 +99,7 @@ class ArraySource:
             yield check_finite(rows, images)
 
 
-class ItemSource:
+class ItemSource(ImageSource):
     """Paths, PIL images, arrays or a Dataset, one image at a time.
 
     Parameters
@@ -119,6 +121,10 @@ class ItemSource:
         self.uniform = Uniform()
         # Of other containers, nobody knows what it costs to ask twice for an image.
         self.keyed = isinstance(items, list | tuple | np.ndarray | torch.Tensor)
+
+    def image(self, row):
+        """Return one image as it was given."""
+        return image_in(self.items[row])
 
     def keys(self, rows):
         """Return what each item is known by, without preparing it; None: by nothing."""
@@ -189,16 +195,14 @@ class ItemSource:
                 yield self.uniform(*collate(items))
 
 
-class LoaderSource:
+class LoaderSource(ImageSource):
     """The images in a DataLoader's batches; labels are ignored."""
 
     n_rows = None  # samplers and drop_last decide; only a pass tells
-    keyed = False
 
     def __init__(self, loader, prepare):
         self.loader = loader
         self.prepare = prepare
-        self.read_before: Any = None  # a stream whose first images were looked at
         self._begun: Any = None
 
     @property
@@ -294,39 +298,6 @@ class LoaderSource:
                 for x in batch
             )
         )
-
-
-def first_images(source, n, *, skip_errors=False):
-    """Return the first n images, or all if there are fewer.
-
-    Raises what is wrong with the first that cannot be read, or, with ``skip_errors``,
-    leaves it out and raises only if none can be.
-    """
-    images: list[torch.Tensor] = []
-    errors: dict[int, Exception] = {}
-    read = getattr(source, "preview", source.batches)
-    with contextlib.closing(read(plan_rows(range(source.n_rows or n), n))) as batches:
-        for batch in batches:
-            errors |= batch.errors
-            if errors and not skip_errors:
-                break
-            if batch.images is not None:
-                floats = source.finish(batch.images)
-                if images and floats.shape[1:] != images[0].shape[1:]:
-                    break  # a DataLoader's batches may differ, if the model takes it
-                images.append(floats)
-            if sum(map(len, images)) >= n:
-                break
-    if errors and not (skip_errors and images):
-        raise errors[min(errors)]
-    return torch.cat(images)[:n]
-
-
-def plan_rows(rows: Iterable[int], batch_size: int) -> Iterator[list[int]]:
-    """Yield rows in batches."""
-    rows = iter(rows)
-    while batch := list(itertools.islice(rows, batch_size)):
-        yield batch
 
 
 class _Plan:

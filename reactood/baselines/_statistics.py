@@ -3,7 +3,7 @@
 from sklearn.base import clone
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reactood._images._sources import plan_rows
+from reactood._images._source import plan_rows
 from reactood._networks._build import build_network
 from reactood._networks._forward import read_size
 from reactood._utils._ambient import (

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from reactood._images._digest import image_digest
-from reactood._images._sources import plan_rows
+from reactood._images._source import plan_rows
 from reactood._utils._progress import progress_bar
 from reactood._utils._warnings import warn
 
@@ -27,7 +27,7 @@ class Extraction:
 
     Parameters
     ----------
-    source : ArraySource, ItemSource or LoaderSource
+    source : ImageSource
         Gives the batches.
     forward : Forward
         Turns them into features.

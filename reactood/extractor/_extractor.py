@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import os
 import threading
 from numbers import Integral
@@ -20,12 +21,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from reactood._images._preparation import READING, MissingTransform, Preparation
-from reactood._images._sources import (
-    ArraySource,
-    LoaderSource,
-    first_images,
-    open_source,
-)
+from reactood._images._source import first_images
+from reactood._images._sources import open_source
 from reactood._networks._engines import DTYPES, ENGINES, describe_engine, make_engine
 from reactood._networks._forward import Forward, explained, read_size
 from reactood._networks._frozen import Network, recall_plan, remember_plan
@@ -321,8 +318,7 @@ class TorchFeatureExtractor(
         check_is_fitted(self)
         source = self._open(X, self._network.transform, reset=False)
         _warn_of_another_order(source)
-        if isinstance(source, LoaderSource):
-            source.read_before = self._runtime.stream
+        source.read_before = self._runtime.stream
         return self._extract(source, out)
 
     @property
@@ -376,7 +372,7 @@ class TorchFeatureExtractor(
         self._runtime = _Runtime(backbone)
         self._network, self._plan = network.released(), plan
         self.n_features_out_ = plan.n_features
-        self._runtime.stream = getattr(source, "stream", None)
+        self._runtime.stream = source.stream
         self._head_checksum = checksum
         note_head(keys, checksum)
         return source
@@ -396,16 +392,14 @@ class TorchFeatureExtractor(
         """Return the source of batches, after scikit-learn has seen numeric arrays."""
         if self.cache is not None:
             as_cache(self.cache)  # says what is wrong with it, before anything is run
-        source = open_source(
+        return open_source(
             X,
             self._prepare(transform),
+            validate=functools.partial(
+                validate_array, self, reset=reset, dtype="numeric", allow_nd=True
+            ),
             num_workers=self.num_workers,
             missing_ok=self.on_error == "nan",
-        )
-        if source is not None:
-            return source
-        return ArraySource(
-            validate_array(self, X, reset=reset, dtype="numeric", allow_nd=True)
         )
 
     def _prepare(self, transform):
@@ -421,9 +415,7 @@ class TorchFeatureExtractor(
     @without_autocast()
     def _extract(self, source, out=None):
         device = self._choose_device()
-        n_rows = source.n_rows
-        if out is not None and isinstance(source, LoaderSource):
-            n_rows = source.length
+        n_rows = source.n_rows if out is None else source.length
         sink = Rows(n_rows, self.n_features_out_, out)
         forward = Forward(self._get_backbone, self._get_engine, device, self.batch_size)
         try:
@@ -542,7 +534,7 @@ class _Runtime:
 
 
 def _warn_of_another_order(source):
-    if isinstance(source, LoaderSource) and not source.in_order:
+    if not source.in_order:
         warn(
             "The DataLoader shuffles, samples or drops images, so rows may not go with "
             "those of its dataset; use shuffle=False and drop_last=False, without a "

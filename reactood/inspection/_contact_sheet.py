@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import check_array, column_or_1d
 
-from reactood._images._kinds import image_items
 from reactood._images._pixels import pixels_of
+from reactood._images._sources import open_source
 from reactood._scoring._base import BaseReActDetector
 from reactood.inspection._common import (
     ID_COLOR,
@@ -169,23 +169,22 @@ class ContactSheetDisplay:
         """
         if n < 1:
             raise ValueError(f"n={n}; expected at least 1 image of each end.")
-        items = image_items(images)
-        items = images if items is None else items
+        source = open_source(images, validate=_as_array, missing_ok=True)
         scores = column_or_1d(
             check_array(np.asarray(scores), ensure_2d=False, dtype=np.float64)
         )
-        if len(items) != len(scores):
+        if len(source) != len(scores):
             raise ValueError(
-                f"Got {len(scores)} scores for {len(items)} images; expected one for "
+                f"Got {len(scores)} scores for {len(source)} images; expected one for "
                 "each."
             )
         ascending = np.argsort(scores, kind="stable")
         most, least = ascending[::-1][:n], ascending[:n]
         return cls(
-            most=[_displayable(items[i]) for i in most],
+            most=[_displayable(source.image(i)) for i in most],
             most_scores=scores[most],
             most_indices=most,
-            least=[_displayable(items[i]) for i in least],
+            least=[_displayable(source.image(i)) for i in least],
             least_scores=scores[least],
             least_indices=least,
         ).plot(ax)
@@ -248,6 +247,10 @@ class ContactSheetDisplay:
             caption = {"fontsize": 8, "ha": "center", "va": "top"}
             self.captions_.append(self.ax_.text(x, y + 0.54, f"{score:.4g}", **caption))
         return top + (place // columns + 1) * STEP_Y
+
+
+def _as_array(X):
+    return X if hasattr(X, "shape") else np.asarray(X)
 
 
 def _displayable(item):

@@ -1,18 +1,15 @@
 """Stand-ins for out-of-distribution data, made of in-distribution data."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.utils import check_array, check_random_state
-from torch.utils.data import Dataset
 
-from reactood._images._kinds import image_items
 from reactood._images._pixels import channels_last, pixels_of
-from reactood._images._sources import image_in
+from reactood._images._sources import open_source
 from reactood._utils._tensors import as_float
 
 __all__ = ["make_surrogate_features", "make_surrogate_ood"]
@@ -168,23 +165,14 @@ class _Images:
     """ID images as float arrays (height, width, channels), whatever they are."""
 
     def __init__(self, X, rows=None):
-        self.items: Any = X if isinstance(X, Dataset) else image_items(X)
-        if self.items is None:
-            self.items = X
-            if getattr(X, "ndim", 0) != 4:
-                got = getattr(X, "shape", type(X).__name__)
-                raise ValueError(
-                    f"X_id is {got}, expected images; float ones have the shape (n, "
-                    "channels, height, width). For features see "
-                    "make_surrogate_features."
-                )
-        self.rows = range(len(self.items)) if rows is None else rows
+        self.source = open_source(X, validate=_check_axes, missing_ok=True)
+        self.rows = range(len(self.source)) if rows is None else rows
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, row):
-        return image_in(self.items[int(self.rows[row])])
+        return self.source.image(int(self.rows[row]))
 
     def pixels(self, row):
         """Return an image's pixels, and whether they are of 8 bits."""
@@ -223,6 +211,17 @@ class _Images:
         if self.is_8_bit(rows[0]):
             lowest, highest = np.zeros_like(mean), np.full_like(mean, 255)
         return mean, np.sqrt(variance), lowest, highest
+
+
+def _check_axes(X):
+    """Return float images; raise for features."""
+    if getattr(X, "ndim", 0) == 4:
+        return X
+    raise ValueError(
+        f"X_id is {getattr(X, 'shape', type(X).__name__)}, expected images; float ones "
+        "have the shape (n, channels, height, width). For features see "
+        "make_surrogate_features."
+    )
 
 
 def _gaussian_noise(images, random):

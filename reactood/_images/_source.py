@@ -1,0 +1,112 @@
+"""What every source of images has in common, and how its first images are read."""
+
+import abc
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from reactood._images._collate import Batch
+
+
+class ImageSource(abc.ABC):
+    """Gives the images of one input, as batches or one at a time.
+
+    Attributes
+    ----------
+    n_rows : int or None
+        Number of images; None where only a pass over them tells.
+    length : int or None
+        How many rows a pass will give, where that is known before it.
+    keyed : bool
+        Whether rows can be told apart before they are prepared.
+    read_before : object or None
+        A stream whose first images were read before, so that a pass would miss them.
+    """
+
+    n_rows: int | None
+    keyed: bool = False
+    read_before: Any = None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether rows come in the order of the input, all of it."""
+        return True
+
+    @property
+    def stream(self) -> Any:
+        """What can be iterated over only once and has begun, or None."""
+        return None
+
+    @property
+    def length(self) -> int | None:
+        """How many rows a pass will give, or None."""
+        return self.n_rows
+
+    @abc.abstractmethod
+    def batches(self, plan: Iterable[list[int]]) -> Iterator[Batch]:
+        """Yield the batches of rows that ``plan`` names, in this order."""
+
+    def preview(self, plan: Iterable[list[int]]) -> Iterator[Batch]:
+        """Yield batches as `batches` does, for a look at the first images only."""
+        return self.batches(plan)
+
+    def finish(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return a batch as floats, on whatever device it is."""
+        return batch
+
+    def keys(self, rows: list[int]) -> list[bytes | None]:
+        """Return what each row is known by, without preparing it; None: by nothing."""
+        raise NotImplementedError
+
+    def still(self, row: int, key: bytes) -> bool:
+        """Return whether a row is what its key says; to be asked after it was read."""
+        return True
+
+    def image(self, row: int) -> Any:
+        """Return one image as it was given."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        if self.n_rows is None:
+            raise TypeError(
+                "Got a DataLoader, which gives its images in batches only; expected "
+                "images of which each can be taken by its row: a list of images or "
+                "paths, an array, a folder, or the loader's dataset."
+            )
+        return self.n_rows
+
+
+def first_images(source, n, *, skip_errors=False):
+    """Return the first n images, or all if there are fewer.
+
+    Raises what is wrong with the first that cannot be read, or, with ``skip_errors``,
+    leaves it out and raises only if none can be.
+    """
+    images: list[torch.Tensor] = []
+    errors: dict[int, Exception] = {}
+    plan = plan_rows(range(source.n_rows or n), n)
+    with contextlib.closing(source.preview(plan)) as batches:
+        for batch in batches:
+            errors |= batch.errors
+            if errors and not skip_errors:
+                break
+            if batch.images is not None:
+                floats = source.finish(batch.images)
+                if images and floats.shape[1:] != images[0].shape[1:]:
+                    break  # a DataLoader's batches may differ, if the model takes it
+                images.append(floats)
+            if sum(map(len, images)) >= n:
+                break
+    if errors and not (skip_errors and images):
+        raise errors[min(errors)]
+    return torch.cat(images)[:n]
+
+
+def plan_rows(rows: Iterable[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield rows in batches."""
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, batch_size)):
+        yield batch
