@@ -1173,3 +1173,25 @@ def test_a_clip_per_unit_in_read_only_memory(X, head, tmp_path):
     joblib.dump(detector, tmp_path / "detector.joblib")
     loaded = joblib.load(tmp_path / "detector.joblib", mmap_mode="r")
     np.testing.assert_array_equal(loaded.score_samples(X), detector.score_samples(X))
+
+
+@pytest.mark.parametrize("marks", [(1, 0), ("id", "ood")])
+def test_marks_that_would_train_a_fitted_head_warn(rng, marks):
+    X = rng.gamma(2, size=(300, 8))
+    classes = (X @ rng.normal(size=(8, 5))).argmax(1)
+    head = LogisticRegression().fit(X, classes)
+    y = np.array(marks)[np.repeat([0, 1], [250, 50])]
+    with pytest.warns(UserWarning, match=r"fitted to 5 classes.*y holds 2 values.*-1"):
+        ReActDetector(head).fit(X, y)
+    ReActDetector(head).fit(X, classes)  # without a warning
+    ReActDetector(head).fit(X[classes < 4], classes[classes < 4])
+
+
+def test_a_linear_layer_with_another_forward_is_a_module(X):
+    linear = nn.Linear(16, 3)
+    plain = ReActDetector(linear).fit(X).score_samples(X)
+    linear.forward = lambda features: (
+        10 * nn.functional.linear(features, linear.weight, linear.bias)
+    )
+    changed = ReActDetector(linear).fit(X).score_samples(X)
+    assert not np.allclose(changed, plain)

@@ -1,6 +1,7 @@
 """ImageDataset: a torch Dataset that scikit-learn slices without loading it."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,3 +77,9 @@ def test_no_indices_are_an_empty_view():
     images = ImageDataset(torch.rand(6, 1, 8, 8))
     for nothing in ([], np.array([]), np.array([], dtype=int)):
         assert len(images[nothing]) == 0
+
+
+@pytest.mark.parametrize("path", ["folder", Path("folder")])
+def test_a_path_is_no_dataset(path):
+    with pytest.raises(TypeError, match=r"dataset is a path.*list_images\(folder\)"):
+        ImageDataset(path)

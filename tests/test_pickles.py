@@ -33,7 +33,7 @@ fitted = {
     "half head": make_react_pipeline(net, head=nn.Sequential(net[-1]).double()).fit(X),
     "ODIN": make_odin_pipeline(net, percentile=90).fit(X),
 }
-assert fitted["extractor"].model_.arrangement["memory_format"] == "channels_last"
+assert fitted["extractor"].model_.arrangement.memory_format == "channels_last"
 for name, estimator in fitted.items():
     unused = pickle.dumps(estimator)
     estimator.transform(X) if "extractor" in name else estimator.predict(X)

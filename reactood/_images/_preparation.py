@@ -42,6 +42,13 @@ SAME_SIZE = (
 PROCESSED = "pixel_values"  # where Hugging Face's image processors put their result
 
 
+def preparation_of(preprocess, transform):
+    """Return the preparation that `preprocess` asks for, beside a model's transform."""
+    if preprocess == "auto":
+        return Preparation(transform or MissingTransform(), rgb=True)
+    return Preparation(preprocess, rgb=False)
+
+
 class Preparation:
     """Turns one image into a tensor of shape (C, H, W), and batches of them to floats.
 

@@ -3,12 +3,36 @@
 import abc
 import contextlib
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
 from reactood._images._collate import Batch
+
+
+class Begun:
+    """What a look at the first images has begun. It is not part of a pickle.
+
+    Attributes
+    ----------
+    iterator : object or None
+        What the dataset gave out, which is the same object in the next pass if it can
+        be read only once.
+    dataset : weakref.ref
+        The dataset.
+    first : bytes or None
+        Digest of the first image.
+    """
+
+    def __init__(self, iterator, dataset, first):
+        self.iterator = iterator
+        self.dataset = weakref.ref(dataset)
+        self.first = first
+
+    def __reduce__(self):
+        return type(None), ()
 
 
 class ImageSource(abc.ABC):
@@ -22,13 +46,13 @@ class ImageSource(abc.ABC):
         How many rows a pass will give, where that is known before it.
     keyed : bool
         Whether rows can be told apart before they are prepared.
-    read_before : object or None
-        A stream whose first images were read before, so that a pass would miss them.
+    read_before : Begun or None
+        What was begun before, by `fit`: a pass that goes on with it misses images.
     """
 
     n_rows: int | None
     keyed: bool = False
-    read_before: Any = None
+    read_before: "Begun | None" = None
 
     @property
     def in_order(self) -> bool:
@@ -36,8 +60,8 @@ class ImageSource(abc.ABC):
         return True
 
     @property
-    def stream(self) -> Any:
-        """What can be iterated over only once and has begun, or None."""
+    def begun(self) -> "Begun | None":
+        """What was begun of a dataset that is iterated over, or None."""
         return None
 
     @property

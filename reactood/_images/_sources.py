@@ -37,8 +37,9 @@ from reactood._images._files import content_of, is_encoded, loaded
 from reactood._images._kinds import check_paths, image_items
 from reactood._images._pixels import check_plain, image_in
 from reactood._images._preparation import Preparation
-from reactood._images._source import ImageSource
+from reactood._images._source import Begun, ImageSource
 from reactood._utils._tensors import as_tensor
+from reactood._utils._warnings import warn
 
 
 def open_source(
@@ -204,24 +205,32 @@ class LoaderSource(ImageSource):
         self.loader = loader
         self.prepare = prepare
         self._begun: Any = None
+        self._first: bytes | None = None
 
     @property
-    def stream(self):
-        """What the dataset gives out, if it is one to be iterated over in this process.
+    def begun(self):
+        """What was begun of an IterableDataset, or None."""
+        if self._begun is None or not isinstance(self.loader.dataset, IterableDataset):
+            return None
+        return Begun(self._iterator(), self.loader.dataset, self._first)
 
-        The same object in the next pass too if it can be read only once.
-        """
-        fetcher = getattr(self._begun and self._begun[1], "_dataset_fetcher", None)
+    def _iterator(self):
+        """Return what the dataset gave out to this process, or None."""
+        fetcher = getattr(self._begun[1], "_dataset_fetcher", None)
         return getattr(fetcher, "dataset_iter", None)
 
     @property
     def in_order(self):
         """Whether rows surely come in the order of the loader's dataset, all of it."""
-        if isinstance(self.loader.dataset, IterableDataset):
-            return not self.loader.drop_last
-        batches = self.loader.batch_sampler
+        loader = self.loader
+        if not getattr(loader, "in_order", True) and loader.num_workers > 0:
+            return False
+        if isinstance(loader.dataset, IterableDataset):
+            # Each worker has a dataset of its own, and they take turns.
+            return not loader.drop_last and loader.num_workers <= 1
+        batches = loader.batch_sampler
         if batches is None:
-            return type(self.loader.sampler) is SequentialSampler
+            return type(loader.sampler) is SequentialSampler
         if type(batches) is not BatchSampler or batches.drop_last:
             return False
         return type(batches.sampler) is SequentialSampler
@@ -251,11 +260,26 @@ class LoaderSource(ImageSource):
 
     def _begin(self):
         self._begun = [], iter(self.loader)
-        if self.read_before is not None and self.stream is self.read_before:
+        before, iterator = self.read_before, self._iterator()
+        if before is not None and iterator is not None and iterator is before.iterator:
             raise ValueError(
                 "The DataLoader's IterableDataset can be read only once, and fit has "
                 "read its first images: their rows would be missing. Use "
                 "fit_transform, or let its __iter__ start from the beginning each time."
+            )
+
+    def _note_first(self, image):
+        """Note the first image of a pass; warn if the dataset began with another."""
+        self._first = image_digest(image, prepared=True)
+        before = self.read_before
+        if before is None or before.dataset() is not self.loader.dataset:
+            return
+        if before.first not in (None, self._first):
+            warn(
+                "The DataLoader's IterableDataset begins with another image than when "
+                "fit read it. If it can be read only once, the rows of its first "
+                "images are missing: use fit_transform, or let its __iter__ start from "
+                "the beginning each time."
             )
 
     def _remembered(self):
@@ -266,16 +290,20 @@ class LoaderSource(ImageSource):
 
     def _batches(self, batches):
         start = 0
-        for batch in batches:
-            images = batch if self._is_list(batch) else image_in(batch)
+        for given in batches:
+            images = given if self._is_list(given) else image_in(given)
             check_plain(images)
             if isinstance(images, torch.Tensor) and images.is_floating_point():
                 rows = list(range(start, start + len(images)))
-                yield check_finite(rows, images.detach().cpu().float())
+                batch = check_finite(rows, images.detach().cpu().float())
             else:
                 prepared = Prepared(images, self.prepare, start)
                 items = [prepared[i] for i in range(len(images))]
-                yield Uniform()(*collate(items))  # the next may be of another size
+                batch = Uniform()(*collate(items))  # the next may be of another size
+            streams = isinstance(self.loader.dataset, IterableDataset)
+            if streams and start == 0 and batch.images is not None:
+                self._note_first(batch.images[0])
+            yield batch
             start += len(images)
         if not start:
             raise ValueError(
@@ -288,16 +316,29 @@ class LoaderSource(ImageSource):
             )
 
     def _is_list(self, batch):
-        """Tell a list of images, which a collate_fn has left, from stacked fields."""
-        return (
-            self.loader.collate_fn is not default_collate
-            and isinstance(batch, tuple | list)
-            and all(
-                isinstance(x, Image.Image)
-                or (isinstance(x, torch.Tensor) and x.ndim == 3)
-                for x in batch
+        """Return whether a collate_fn has left a list of images, not stacked fields."""
+        if self.loader.collate_fn is default_collate:
+            return False
+        if not isinstance(batch, tuple | list) or not batch:
+            return False
+        if not all(map(_is_one_image, batch)):
+            return False
+        # torch makes lists of the tuples of a dataset that gives whole batches.
+        unbatched = self.loader.batch_sampler is None and torch.is_tensor(batch[0])
+        if len(batch) > 1 and (isinstance(batch, tuple) or unbatched):
+            raise TypeError(
+                f"The DataLoader gives a tuple of {len(batch)} images, which may be "
+                "one image with others beside it, or a batch. Let its collate_fn "
+                "return a list for a batch, or (images, others) with the images "
+                "stacked; with batch_size=None, let the dataset give batches."
             )
-        )
+        return True
+
+
+def _is_one_image(thing):
+    if isinstance(thing, torch.Tensor):
+        return thing.ndim == 3
+    return isinstance(thing, Image.Image)
 
 
 class _Plan:

@@ -22,15 +22,14 @@ from reactood._utils._modules import (
 )
 
 
-class Backbone(nn.Module):
-    """Runs a classifier up to the features, and no further.
+@dataclass(frozen=True)
+class Stop:
+    """Where a network stops.
 
-    Parameters
+    Attributes
     ----------
-    network : nn.Module
-        The whole classifier, private to this object.
     name : str
-        Dotted name of the submodule where to stop.
+        Dotted name of the submodule.
     at_input : bool
         Whether the features are the submodule's input (the final linear layer), or
         its output, averaged over positions.
@@ -39,21 +38,43 @@ class Backbone(nn.Module):
         second, or for an output of two axes.
     """
 
-    def __init__(self, network, name, *, at_input, channels_last=None):
+    name: str
+    at_input: bool
+    channels_last: bool | None = None
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How a network is rearranged to run faster, without other results.
+
+    A memory format goes by its name, as it will be pickled: pickle looks through all
+    imported modules for torch's own object, and may find it in any of them.
+    """
+
+    folds: tuple[tuple[str, str], ...] = ()  # convolutions and their normalisations
+    memory_format: str = "contiguous_format"
+
+
+class Backbone(nn.Module):
+    """Runs a classifier up to the features, and no further.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The whole classifier, private to this object.
+    stop : Stop
+        Where its forward pass ends.
+    """
+
+    def __init__(self, network, stop):
         super().__init__()
         self.network = network
-        self.stop = {
-            "name": name,
-            "at_input": at_input,
-            "channels_last": channels_last,
-        }
-        self.name = name
-        self.at_input = at_input
-        self.arrangement = {"folds": [], "memory_format": "contiguous_format"}
+        self.stop = stop
+        self.arrangement = Arrangement()
         self.eval()
-        module = network.get_submodule(name)
+        module = network.get_submodule(stop.name)
         # Stopping by an exception needs no surgery on code that we did not write.
-        if at_input:
+        if stop.at_input:
             module.register_forward_pre_hook(_stop_at_input, with_kwargs=True)
         else:
             module.register_forward_hook(_stop_at_output)
@@ -62,29 +83,25 @@ class Backbone(nn.Module):
         """Return features of shape (n_samples, n_features)."""
         try:
             self.network(batch)
-        except _Stop as stop:
-            features = stop.value
+        except _Reached as reached:
+            features = reached.value
         else:
-            raise ValueError(f"{self.name!r} takes no part in the forward pass.")
-        if self.at_input:
+            raise ValueError(f"{self.stop.name!r} takes no part in the forward pass.")
+        if self.stop.at_input:
             return features
-        return average_positions(features, self.stop["channels_last"])
+        return average_positions(features, self.stop.channels_last)
 
     @property
     def is_convolutional(self):
         """Whether 2-D convolutions are most of what there is to compute."""
         return is_convolutional(self.network)
 
-    def arrange(self, folds, memory_format):
-        """Rearrange the network to run faster; return a function that undoes it.
-
-        A memory format goes by its name, as it will be pickled: pickle looks through
-        all imported modules for torch's own object, and may find it in any of them.
-        """
+    def arrange(self, arrangement):
+        """Rearrange the network to run faster; return a function that undoes it."""
         before = self.arrangement
-        unfold = fold(self.network, folds)
-        self.network.to(memory_format=getattr(torch, memory_format))
-        self.arrangement = {"folds": folds, "memory_format": memory_format}
+        unfold = fold(self.network, arrangement.folds)
+        self.network.to(memory_format=getattr(torch, arrangement.memory_format))
+        self.arrangement = arrangement
 
         def undo():
             unfold()
@@ -102,7 +119,7 @@ class Backbone(nn.Module):
         for attempt in (folds, []) if folds else ([],):
             undo = None
             with contextlib.suppress(Exception):  # of a model that misses its layers
-                undo = self.arrange(attempt, memory_format)
+                undo = self.arrange(Arrangement(tuple(attempt), memory_format))
                 if same_features(self(batch.clone()), features):
                     return
             if undo is not None:
@@ -114,55 +131,55 @@ class Backbone(nn.Module):
         Compilers cannot follow the exception that stops this one.
         """
         network = copy.deepcopy(self.network)
-        stop = network.get_submodule(self.name)
+        stop = network.get_submodule(self.stop.name)
         for hooks in stop._forward_pre_hooks, stop._forward_hooks:
             ours = {
                 k for k, v in hooks.items() if v in (_stop_at_input, _stop_at_output)
             }
             for key in ours:
                 del hooks[key]
-        if not self.at_input:
-            cut = create_feature_extractor(network, {self.name: "features"})
-            axis = self.stop["channels_last"]
+        if not self.stop.at_input:
+            cut = create_feature_extractor(network, {self.stop.name: "features"})
+            axis = self.stop.channels_last
             return cut, lambda output: average_positions(output["features"], axis)
-        if self.name:
-            replace_module(network, self.name, nn.Identity())
+        if self.stop.name:
+            replace_module(network, self.stop.name, nn.Identity())
         else:
             network = nn.Identity()
         return network.eval(), lambda output: getattr(output, "logits", output)
 
     def head(self):
         """Return weight and bias of the linear layer that takes the features."""
-        return linear_arrays(self.network.get_submodule(self.name))
+        return linear_arrays(self.network.get_submodule(self.stop.name))
 
 
 @dataclass(frozen=True)
 class Plan:
     """What makes a proven backbone of the same network without another proof."""
 
-    stop: dict
-    arrangement: dict
+    stop: Stop
+    arrangement: Arrangement
     n_features: int
 
     def apply(self, network):
         """Return the backbone of ``network``, private to it."""
-        backbone = Backbone(network, **self.stop)
-        backbone.arrange(**self.arrangement)
+        backbone = Backbone(network, self.stop)
+        backbone.arrange(self.arrangement)
         return freeze(backbone)
 
 
-class _Stop(BaseException):  # a model's own "except Exception" must let it pass
+class _Reached(BaseException):  # a model's own "except Exception" must let it pass
     def __init__(self, value):
         super().__init__()
         self.value = value
 
 
 def _stop_at_input(module, args, kwargs):
-    raise _Stop(args[0] if args else next(iter(kwargs.values())))
+    raise _Reached(args[0] if args else next(iter(kwargs.values())))
 
 
 def _stop_at_output(module, args, output):
-    raise _Stop(output)
+    raise _Reached(output)
 
 
 def average_positions(features, channels_last=None):

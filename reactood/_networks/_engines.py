@@ -18,6 +18,7 @@ from torch import nn
 from reactood._networks._folding import same_features
 from reactood._utils._ambient import no_gradients, without_autocast
 from reactood._utils._recent import Recent
+from reactood._utils._tensors import choose_device
 from reactood._utils._warnings import warn
 
 ENGINES = "auto", "eager", "compile", "openvino"
@@ -33,6 +34,11 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+
+def device_of(device, engine):
+    """Return the device that a model runs on; "auto" is the CPU for OpenVINO."""
+    return choose_device("cpu" if (device, engine) == ("auto", "openvino") else device)
 
 
 def make_engine(name, backbone, device, precision, batch_size):

@@ -134,7 +134,7 @@ class Forward:
         moved = finish(to_device(batch, self.device))
         layout = torch.contiguous_format
         if moved.ndim == 4:
-            layout = getattr(torch, self.backbone.arrangement["memory_format"])
+            layout = getattr(torch, self.backbone.arrangement.memory_format)
         if moved.data_ptr() == batch.data_ptr():  # models may work in place
             moved = moved.clone(memory_format=layout)
         else:

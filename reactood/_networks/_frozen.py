@@ -1,88 +1,178 @@
-"""A network that does not change, and the plan by which features are taken from it."""
+"""The user's model as an extractor keeps it: private, proved, and built when needed."""
 
 import contextlib
+import copy
+import threading
 import zlib
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.parameter import is_lazy
 
+from reactood._networks._backbone import Backbone
 from reactood._networks._build import build_network
+from reactood._networks._engines import make_engine
+from reactood._networks._forward import explained
+from reactood._networks._head import head_checksum
+from reactood._networks._proof import attach
+from reactood._utils._ambient import default_device, no_gradients, without_autocast
 from reactood._utils._fingerprint._walk import identity
 from reactood._utils._recent import Recent
 
-_PLANS = Recent(64)
-recall_plan = _PLANS.get  # what was proved in this process, or None
-remember_plan = _PLANS.put
+# What was found out in this process: of models given by name, under their recipe, and
+# where networks stop, under their identity.
+_FOUND = Recent(128)
+_STARTING = threading.RLock()  # backbones and engines are made once, for all threads
 
 
-class Network:
-    """What a model parameter means: its identity, its transform, its module.
+class FrozenModel:
+    """A network, where it stops and how it was rearranged; runs it when asked to.
 
-    The module is built at once, except for a name that was built in this process
-    before: then its identity is known, and perhaps nobody asks for the module.
+    A network is built at once, except for a name that was built in this process
+    before: then what is known of it is enough, until its features are asked for. It is
+    proved once, by `prove`, and never changes after that. A pickle holds the weights
+    unless they can be built again from the model's name.
+
+    Parameters
+    ----------
+    model : str, nn.Module or callable
+        The classifier, its name, or a function that builds it.
+    weights : str, WeightsEnum or None
+        Weights of a model given by name.
+
+    Attributes
+    ----------
+    named : bool
+        Whether the model was given by name.
+    title : str
+        What to call the model.
+    identity : str or None
+        What tells the network and its weights from any other; None with a ``problem``.
+    problem : str or None
+        Why the network has no identity.
+    transform : callable or None
+        The preprocessing that belongs to the weights.
+    head_checksum : int or None
+        Of the head of a network that a function built.
+    plan : Plan
+        Where the network stops, once that is proved.
     """
 
     def __init__(self, model, weights):
         self.named = isinstance(model, str)
         self.recipe: Any = (model, weights) if self.named else None
-        self.problem = None
-        self._module: Any = None
-        known = _known(self.recipe) if self.named else None
+        self.problem = self.head_checksum = None
+        self.plan: Any = None
+        self._network: Any = None  # before it is proved
+        # Made when they are needed, and again where a pickle was opened.
+        self._backbone: Any = None
+        self._engine: Any = None
+        self._engine_settings: Any = None
+        known = self._recall(self.recipe) if self.named else None
         if known is not None:
-            self.title, self.identity, self.checksum, self.transform = known
+            self.title, self.identity, self._checksum, self.transform = known
             return
-        self._module, self.transform = build_network(model, weights)
-        self.title = model if self.named else type(self._module).__name__
+        self._network, self.transform = build_network(model, weights)
+        self.title = model if self.named else type(self._network).__name__
         self.identity = self._identify()
-        self.checksum = checksum_weights(self._module) if self.named else None
-        with contextlib.suppress(TypeError):  # weights that cannot be a key
-            if self.named:
-                known = self.title, self.identity, self.checksum, self.transform
-                _KNOWN.put(self.recipe, known)
+        self._checksum = checksum_weights(self._network) if self.named else None
+        if self.named:
+            known = self.title, self.identity, self._checksum, self.transform
+            self._remember(self.recipe, known)
+        elif not isinstance(model, nn.Module):
+            self.head_checksum = head_checksum(self._network)
 
-    def peek(self):
-        """Return the module that `build` will hand out, if it is there already."""
-        return self._module
+    def prove(self, batch, layer, *, folding, passes):
+        """Find where the network stops, proved on a few preprocessed images.
 
-    def build(self):
-        """Return a module that nobody else has."""
-        if self._module is not None:
-            module, self._module = self._module, None
-            return module
-        module, _ = build_network(*self.recipe)
-        if checksum_weights(module) != self.checksum:
+        ``layer`` names a layer whose output is the feature; None stands for the input
+        of the head. ``passes`` is the default device of the program, as the network's
+        code may ask for it.
+        """
+        key = self.identity, layer, tuple(batch.shape), folding
+        plan = self._recall(key)
+        backbone = None
+        if plan is None:
+            network = self._take().to(batch.device)
+            with explained(network, batch), default_device(passes):
+                backbone, plan, consistent = attach(
+                    network, batch, layer, folding=folding
+                )
+            # One image alone cannot show that images depend on each other.
+            if consistent and self.identity is not None:
+                self._remember(key, plan)
+        elif not self.named:  # one with a name is built when it is needed: if ever
+            backbone = plan.apply(self._take())
+        self.plan, self._backbone, self._network = plan, backbone, None
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network up to its features; built again where only its name was kept."""
+        with _STARTING:
+            if self._backbone is None:
+                self._backbone = self._built_again()
+            return self._backbone
+
+    def engine(self, name, device, precision, batch_size):
+        """Return what runs the backbone: that of the last time, if nothing changed."""
+        compiled_for = batch_size if name == "compile" else None
+        settings = name, device, precision, compiled_for
+        with _STARTING:
+            if self._engine is None or self._engine_settings != settings:
+                self._engine = make_engine(
+                    name, self.backbone, device, precision, batch_size
+                )
+                self._engine_settings = settings
+            return self._engine
+
+    def __getstate__(self):
+        state = self.__dict__ | {"_network": None, "_engine": None}
+        if self.named or self._backbone is None:
+            return state | {"_backbone": None}
+        # On the CPU: a pickle must open where there is no accelerator.
+        with no_gradients():
+            return state | {"_backbone": copy.deepcopy(self._backbone).cpu()}
+
+    @without_autocast()
+    def _built_again(self):
+        with no_gradients(), default_device():
+            return self.plan.apply(self._take())
+
+    def _take(self):
+        """Return the network, which nothing else holds from now on."""
+        if self._network is not None:
+            network, self._network = self._network, None
+            return network
+        network, _ = build_network(*self.recipe)
+        if checksum_weights(network) != self._checksum:
             raise ValueError(
                 f"The model built of {self.recipe} has other weights here than where "
                 "this extractor was fitted: another version of torchvision, perhaps. "
                 "Fit it again."
             )
-        return module
-
-    def released(self):
-        """Return itself, without a module that nobody asked for."""
-        self._module = None
-        return self
+        return network
 
     def _identify(self):
-        if any(map(is_lazy, self._module.parameters())):
+        if any(map(is_lazy, self._network.parameters())):
             self.problem = "its lazy layers have no weights yet"
             return None
         try:
-            return identity(self._module)
+            return identity(self._network)
         except (TypeError, RuntimeError, NotImplementedError) as error:
             self.problem = str(error)
             return None
 
-
-_KNOWN = Recent(64)  # what was found out of models given by name
-
-
-def _known(recipe):
-    try:
-        return _KNOWN.get(recipe)
-    except TypeError:  # weights that cannot be a key
+    @staticmethod
+    def _recall(key):
+        with contextlib.suppress(TypeError):  # weights that cannot be a key
+            return _FOUND.get(key)
         return None
+
+    @staticmethod
+    def _remember(key, found):
+        with contextlib.suppress(TypeError):  # weights that cannot be a key
+            _FOUND.put(key, found)
 
 
 def checksum_weights(network):

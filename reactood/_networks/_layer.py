@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules import batchnorm, conv, pooling
 
-from reactood._networks._backbone import Backbone
+from reactood._networks._backbone import Backbone, Stop
 from reactood._networks._forward import first_pass
 from reactood._utils._messages import did_you_mean, listed
 
@@ -31,8 +31,8 @@ def attach_layer(network, batch, layer):
             "once: which of its outputs is meant? Choose a layer around or beside it."
         )
     channels_last = _channels_last(network, layer, batch)
-    backbone = Backbone(network, layer, at_input=False, channels_last=channels_last)
-    return backbone, batch
+    stop = Stop(layer, at_input=False, channels_last=channels_last)
+    return Backbone(network, stop), batch
 
 
 # Layers that say by their kind which axis of their output holds the channels.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from reactood._networks._backbone import Backbone, Plan, freeze
+from reactood._networks._backbone import Backbone, Plan, Stop, freeze
 from reactood._networks._build import seeded
 from reactood._networks._forward import first_pass
 from reactood._networks._head import find_head, linears
@@ -38,7 +38,7 @@ def attach(network, batch, layer=None, *, folding=True):
         else:
             name = find_head(network)
             logits, batch = _prove_head(network, name, batch)
-            backbone = Backbone(network, name, at_input=True)
+            backbone = Backbone(network, Stop(name, at_input=True))
             features = backbone(batch.clone())
             if not _agree(_apply(network.get_submodule(name), features), logits):
                 raise ValueError(

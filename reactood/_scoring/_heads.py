@@ -17,6 +17,7 @@ from reactood._scoring._blocks import Workspace, take_rows
 from reactood._utils._ambient import default_device, passes_default
 from reactood._utils._modules import linear_arrays, private_build, private_copy
 from reactood._utils._tensors import as_float, as_tensor
+from reactood._utils._warnings import warn
 
 
 class IdentityHead:
@@ -180,11 +181,12 @@ def _call(recipe):
 
 
 def _is_plain(linear):
-    """Tell a linear layer that is only its weight and bias."""
+    """Return whether a linear layer is only its weight and bias."""
     if isinstance(linear, nn.LazyLinear):
         return True  # which has no weights yet, as will be said
-    hooks = linear._forward_hooks or linear._forward_pre_hooks
-    return type(linear) is nn.Linear and not hooks
+    changed = linear._forward_hooks or linear._forward_pre_hooks
+    changed = changed or "forward" in vars(linear)
+    return type(linear) is nn.Linear and not changed
 
 
 def _as_pair(head):
@@ -264,6 +266,7 @@ def _train(head, name, X, y, rows):
         features = take_rows(X, rows)
         if isinstance(features, torch.Tensor):
             features = as_float(features.cpu()).numpy()
+        _warn_of_other_classes(head, name, labels)
         return clone(head).fit(features, labels)
     try:
         check_is_fitted(head)
@@ -274,3 +277,18 @@ def _train(head, name, X, y, rows):
             "classifier as FrozenEstimator(head), which survives cloning."
         ) from None
     return head
+
+
+def _warn_of_other_classes(head, name, labels):
+    """Warn where a classifier that knows other classes is trained anew."""
+    known = set(np.asarray(getattr(head, "classes_", ())).tolist())
+    given = set(labels.tolist())
+    if not known or (given <= known and (len(given) > 2 or len(known) == 2)):
+        return
+    shown, found = (repr(min(labels, key=str)) for labels in (known, given))
+    warn(
+        f"head={name} is fitted to {len(known)} classes, such as {shown}, and y holds "
+        f"{len(given)} values, such as {found}: a copy of the head is trained on y. To "
+        "use the head as it is, pass FrozenEstimator(head). If y marks "
+        "out-of-distribution rows, mark these by -1."
+    )

@@ -1,22 +1,25 @@
 """ODIN: features of images that were moved a little towards their class."""
 
-import copy
 from numbers import Real
+from typing import ClassVar
 
 import torch
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 from torch.nn.functional import cross_entropy
 
+from reactood._networks._engines import device_of
 from reactood._scoring._clip import learn_clip
 from reactood._scoring._heads import of_both_classes
 from reactood._utils._ambient import no_gradients
+from reactood._utils._estimators import as_a_whole
 from reactood._utils._labels import id_rows
-from reactood._utils._sklearn import Interval
-from reactood.extractor._extractor import TorchFeatureExtractor
+from reactood._utils._sklearn import Interval, _fit_context
+from reactood.extractor._base import BaseFeatureExtractor
 from reactood.pipeline import make_react_pipeline
 
 
-class ODINFeatureExtractor(TorchFeatureExtractor):
+class ODINFeatureExtractor(BaseFeatureExtractor):
     """Extracts features of images that are perturbed as ODIN does.
 
     Each preprocessed image `x` becomes `x - noise * sign(gradient)`, where the gradient
@@ -97,27 +100,8 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
     (10, 96)
     """
 
-    # What a gradient needs, or what would keep rows of another clip.
-    layer = None
-    precision = "float32"
-    engine = "eager"
-    cache = None
-    on_error = "raise"
-
-    activation_threshold_: float
-
-    _parameter_constraints = {
-        name: TorchFeatureExtractor._parameter_constraints[name]
-        for name in (
-            "model",
-            "weights",
-            "preprocess",
-            "batch_size",
-            "device",
-            "num_workers",
-            "verbose",
-        )
-    } | {
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseFeatureExtractor._parameter_constraints,
         "noise": [Interval(Real, 0, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "percentile": [Interval(Real, 0, 100, closed="right"), None],
@@ -151,6 +135,7 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
         self.num_workers = num_workers
         self.verbose = verbose
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Build the private model, prove its head, and learn the clip if there is one.
 
@@ -172,33 +157,18 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
         ValueError
             As in :class:`~reactood.TorchFeatureExtractor`; if the clip is degenerate.
         """
-        super().fit(X, y)
-        clip = float("inf")
-        if self.threshold is not None:
-            clip = float(self.threshold)
-        elif self.percentile is not None:
-            unmoved = copy.copy(self)
-            unmoved.noise, unmoved.activation_threshold_ = 0, clip
-            features = unmoved.transform(X)
-            _, rows = id_rows(y, features)
-            clip = learn_clip(
-                features,
-                rows,
-                percentile=self.percentile,
-                threshold=None,
-                lower_percentile=None,
-                per_unit=False,
-            ).upper
-        self.activation_threshold_ = clip
+        self._fit(X, y)
         return self
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None, *, out=None):
         """Fit, then extract the features of the same images, perturbed.
 
         Parameters
         ----------
         X : images
-            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
+            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes. With a
+            `percentile`, they are read twice.
 
         y : array-like of shape (n_samples,), default=None
             As in `fit`.
@@ -211,21 +181,68 @@ class ODINFeatureExtractor(TorchFeatureExtractor):
         features : ndarray of shape (n_samples, `n_features_out_`)
             Features, float32.
         """
-        return self.fit(X, y).transform(X, out=out)
+        source = self._fit(X, y)
+        if source is None:
+            return self.transform(X, out=out)
+        return self._perturbed(source, out)
+
+    def transform(self, X, *, out=None):
+        """Extract features of perturbed images.
+
+        Parameters
+        ----------
+        X : images
+            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
+
+        out : None, path or ndarray, default=None
+            Where the features go if not to memory: the path of an `.npy` file, or a
+            writable float32 array of the right shape.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, `n_features_out_`)
+            Features, float32, clipped if there is a clip.
+        """
+        check_is_fitted(self)
+        return self._perturbed(self._open_again(X), out)
+
+    @as_a_whole
+    def _fit(self, X, y):
+        """Fit, and return the source of the images unless they were read to the end."""
+        source = self._fit_model(X)
+        self.activation_threshold_ = float("inf")
+        if self.threshold is not None:
+            self.activation_threshold_ = float(self.threshold)
+        elif self.percentile is not None:
+            features = self._perturbed(source, None, noise=0)
+            _, rows = id_rows(y, features)
+            self.activation_threshold_ = learn_clip(
+                features,
+                rows,
+                percentile=self.percentile,
+                threshold=None,
+                lower_percentile=None,
+                per_unit=False,
+            ).upper
+            self._begun = source.begun
+            return None
+        return source
+
+    def _perturbed(self, source, out, *, noise=None):
+        def get_engine(device, batch_size):
+            backbone = self._frozen.engine("eager", device, "float32", batch_size)
+            return _Perturbing(
+                backbone.backbone,
+                tuple(torch.as_tensor(part, device=device) for part in self.head_),
+                noise=self.noise if noise is None else noise,
+                temperature=self.temperature,
+                clip=self.activation_threshold_,
+            )
+
+        return self._extract(source, out, device_of(self.device, "eager"), get_engine)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "activation_threshold_")
-
-    def _get_engine(self, device, batch_size):
-        plain = super()._get_engine(device, batch_size)
-        head = tuple(torch.as_tensor(part, device=device) for part in self.head_)
-        return _Perturbing(
-            plain.backbone,
-            head,
-            noise=self.noise,
-            temperature=self.temperature,
-            clip=self.activation_threshold_,
-        )
 
 
 class _Perturbing:

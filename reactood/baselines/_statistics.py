@@ -1,10 +1,13 @@
 """Batch normalisation with the statistics of other images than the training ones."""
 
-from sklearn.base import clone
+from sklearn.utils import check_array
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from reactood._images._preparation import preparation_of
 from reactood._images._source import plan_rows
+from reactood._images._sources import open_source
 from reactood._networks._build import build_network
+from reactood._networks._engines import device_of
 from reactood._networks._forward import read_size
 from reactood._utils._ambient import (
     default_device,
@@ -73,19 +76,23 @@ def with_statistics_of(extractor, X):
             f"{type(network).__name__} has no batch normalisation whose statistics "
             "could be others."
         )
-    images = clone(extractor)
-    device = images._choose_device()
+    device = device_of(extractor.device, extractor.engine)
     network.to(device)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches
         norm.train()  # dropout and all else stay in eval mode
-    source = images._open(X, transform, reset=True)
+    source = open_source(
+        X,
+        preparation_of(extractor.preprocess, transform),
+        validate=lambda X: check_array(X, dtype="numeric", allow_nd=True),
+        num_workers=extractor.num_workers,
+    )
     n_images = 0
     with no_gradients(), default_device(passes_default(device)):
-        for batch in source.batches(_whole_batches(source, images, device)):
-            for error in batch.errors.values():
-                raise error
+        for batch in source.batches(_whole_batches(source, extractor, device)):
+            if batch.images is None or batch.errors:
+                raise batch.errors[min(batch.errors)]
             n_images += len(batch.images)
             network(source.finish(batch.images.to(device)).float())
     if n_images < 2:

@@ -103,6 +103,11 @@ class ImageDataset(Dataset):
     """
 
     def __init__(self, dataset, indices=None):
+        if isinstance(dataset, str | bytes | os.PathLike):
+            raise TypeError(
+                f"dataset is a path, {dataset!r}; expected a torch Dataset. For a "
+                "folder of images, use list_images(folder)."
+            )
         self.dataset = dataset
         self.indices = np.arange(len(dataset))
         if indices is not None:

@@ -1,55 +1,26 @@
 """Features of any torch classifier, as a scikit-learn transformer."""
 
-import contextlib
-import copy
-import functools
 import os
-import threading
-from numbers import Integral
+from typing import ClassVar
 
 import PIL
 import torch
 import torchvision
 from PIL import ImageFile
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
-from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
-from reactood._images._preparation import READING, MissingTransform, Preparation
-from reactood._images._source import first_images
-from reactood._images._sources import open_source
-from reactood._networks._engines import DTYPES, ENGINES, describe_engine, make_engine
-from reactood._networks._forward import Forward, explained, read_size
-from reactood._networks._frozen import Network, recall_plan, remember_plan
-from reactood._networks._head import factory_keys, head_checksum, note_head
-from reactood._networks._proof import PROOF_IMAGES, attach
-from reactood._utils._ambient import (
-    default_device,
-    float32_rounding,
-    no_gradients,
-    passes_default,
-    without_autocast,
-)
-from reactood._utils._estimators import as_a_whole
+from reactood._images._preparation import READING, preparation_of
+from reactood._networks._engines import DTYPES, ENGINES, describe_engine, device_of
+from reactood._utils._ambient import float32_rounding
 from reactood._utils._fingerprint._hashing import HASH
 from reactood._utils._fingerprint._walk import identity
-from reactood._utils._sklearn import Interval, StrOptions, _fit_context, validate_array
-from reactood._utils._tensors import choose_device
+from reactood._utils._sklearn import StrOptions, _fit_context
 from reactood._utils._version import __version__
-from reactood._utils._warnings import warn
 from reactood.cache._feature_cache import FeatureCache, as_cache, open_store
-from reactood.extractor._extraction import Extraction
-from reactood.extractor._sink import Rows
+from reactood.extractor._base import BaseFeatureExtractor, warn_of_another_order
 
 
-class TorchFeatureExtractor(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
-):
+class TorchFeatureExtractor(BaseFeatureExtractor):
     """Turns images into the features that a torch classifier decides by.
 
     The features are the input of the classifier's final linear layer, one row per
@@ -178,24 +149,13 @@ class TorchFeatureExtractor(
     True
     """
 
-    __metadata_request__transform = {"out": UNUSED}  # noqa: RUF012
-
-    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own form)
-        "model": [str, nn.Module, callable],
-        "weights": "no_validation",
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseFeatureExtractor._parameter_constraints,
         "layer": [str, None],
-        "preprocess": [StrOptions({"auto"}), callable, None],
-        "batch_size": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "device": [str, torch.device],
         "precision": [StrOptions(set(DTYPES))],
         "engine": [StrOptions(set(ENGINES))],
-        "num_workers": [Interval(Integral, 0, None, closed="left")],
         "cache": [str, os.PathLike, FeatureCache, None],
         "on_error": [StrOptions({"raise", "nan"})],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -254,15 +214,6 @@ class TorchFeatureExtractor(
         self._fit(X)
         return self
 
-    @as_a_whole
-    @without_autocast()
-    def _fit(self, X):
-        """Fit, and return the source of the images that were looked at."""
-        device = self._choose_device()
-        passes = passes_default(device)
-        with no_gradients(), default_device():
-            return self._build(X, device, passes)
-
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None, *, out=None):
         """Fit, then extract the features of the same images.
@@ -285,8 +236,8 @@ class TorchFeatureExtractor(
         """
         source = self._fit(X)
         if y is not None:  # labels and rows must go together
-            _warn_of_another_order(source)
-        return self._extract(source, out)
+            warn_of_another_order(source)
+        return self._features(source, out)
 
     def transform(self, X, *, out=None):
         """Extract features.
@@ -316,149 +267,44 @@ class TorchFeatureExtractor(
             the engine cannot take the model.
         """
         check_is_fitted(self)
-        source = self._open(X, self._network.transform, reset=False)
-        _warn_of_another_order(source)
-        source.read_before = self._runtime.stream
-        return self._extract(source, out)
+        self._check_cache()
+        source = self._open_again(X, missing_ok=self.on_error == "nan")
+        return self._features(source, out)
 
-    @property
-    def model_(self):
-        """The frozen private copy of the model: images to features."""
-        check_is_fitted(self)
-        return self._get_backbone()
-
-    @property
-    def head_(self):
-        """Weight and bias of the classifier's final linear layer."""
-        check_is_fitted(self)
-        backbone = self._get_backbone()
-        if not backbone.at_input:
-            raise AttributeError(
-                f"Features of layer={backbone.name!r} are not the input of the final "
-                "linear layer, so there is no head_ for them."
-            )
-        return backbone.head()
-
-    def _build(self, X, device, passes):
-        """Build the network and find where it stops, proved on some of ``X``."""
-        for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
-            self.__dict__.pop(name, None)
-        # A function that builds the model may change when it is called.
-        factory = not isinstance(self.model, str | nn.Module)
-        keys = factory_keys(self.model) if factory else ()
-        network = Network(self.model, self.weights)
-        checksum = head_checksum(network.peek()) if factory else None
-        source = self._open(X, network.transform, reset=True)
-        batch = first_images(
-            source, PROOF_IMAGES, skip_errors=self.on_error == "nan"
-        ).to(device)
-        # Folded weights, rounded to 16 bits, are further from the model than its own.
-        folding = self.precision == "float32"
-        # One image alone cannot show that images depend on each other.
-        key = network.identity, self.layer, tuple(batch.shape), folding
-        plan = recall_plan(key)
-        if plan is None:
-            module = network.build().to(device)
-            with explained(module, batch), default_device(passes):
-                backbone, plan, consistent = attach(
-                    module, batch, self.layer, folding=folding
-                )
-            if consistent and network.identity is not None:
-                remember_plan(key, plan)
-        elif network.named:
-            backbone = None  # built again when it is needed: perhaps never
-        else:
-            backbone = plan.apply(network.build())
-        self._runtime = _Runtime(backbone)
-        self._network, self._plan = network.released(), plan
-        self.n_features_out_ = plan.n_features
-        self._runtime.stream = source.stream
-        self._head_checksum = checksum
-        note_head(keys, checksum)
-        return source
-
-    @property
-    def _n_features_out(self):
-        return self.n_features_out_
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        # What is accepted is what the model accepts: rows, sequences or images.
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
-
-    def _open(self, X, transform, *, reset):
-        """Return the source of batches, after scikit-learn has seen numeric arrays."""
-        if self.cache is not None:
-            as_cache(self.cache)  # says what is wrong with it, before anything is run
-        return open_source(
+    def _fit(self, X):
+        """Fit, and return the source of the images that were looked at."""
+        self._check_cache()
+        return self._fit_model(
             X,
-            self._prepare(transform),
-            validate=functools.partial(
-                validate_array, self, reset=reset, dtype="numeric", allow_nd=True
-            ),
-            num_workers=self.num_workers,
-            missing_ok=self.on_error == "nan",
+            layer=self.layer,
+            # Folded weights, rounded to 16 bits, are further from the model.
+            folding=self.precision == "float32",
+            engine=self.engine,
+            skip=self.on_error == "nan",
         )
 
-    def _prepare(self, transform):
-        if self.preprocess == "auto":
-            return Preparation(transform or MissingTransform(), rgb=True)
-        return Preparation(self.preprocess, rgb=False)
+    def _check_cache(self):
+        """Raise if the cache is none, before anything is run."""
+        if self.cache is not None:
+            as_cache(self.cache)
 
-    def _choose_device(self):
-        if self.device == "auto" and self.engine == "openvino":
-            return torch.device("cpu")
-        return choose_device(self.device)
+    def _features(self, source, out):
+        def get_engine(device, batch_size):
+            return self._frozen.engine(self.engine, device, self.precision, batch_size)
 
-    @without_autocast()
-    def _extract(self, source, out=None):
-        device = self._choose_device()
-        n_rows = source.n_rows if out is None else source.length
-        sink = Rows(n_rows, self.n_features_out_, out)
-        forward = Forward(self._get_backbone, self._get_engine, device, self.batch_size)
-        try:
-            with (
-                no_gradients(),
-                default_device(),
-                self._open_store(device) as store,
-            ):
-                Extraction(
-                    source,
-                    forward,
-                    sink,
-                    store,
-                    batch_size=read_size(self.batch_size, device),
-                    on_error=self.on_error,
-                    verbose=self.verbose,
-                ).run()
-        except BaseException:
-            sink.abandon()
-            raise
-        return sink.finish()
-
-    def _get_engine(self, device, batch_size):
-        """Return the engine, the one of the last time if nothing has changed."""
-        compiled_for = batch_size if self.engine == "compile" else None
-        settings = self.engine, device, self.precision, compiled_for
-        with _STARTING:
-            if self._runtime.settings != settings:
-                backbone = self._get_backbone()
-                self._runtime.engine = make_engine(
-                    self.engine, backbone, device, self.precision, batch_size
-                )
-                self._runtime.settings = settings
-            return self._runtime.engine
+        store = None if self.cache is None else self._open_store
+        device = device_of(self.device, self.engine)
+        return self._extract(
+            source, out, device, get_engine, store=store, on_error=self.on_error
+        )
 
     def _open_store(self, device):
         """Open the part of the cache that holds rows made with these settings."""
-        if self.cache is None:
-            return contextlib.nullcontext()
-        network, prepare = self._network, self._prepare(self._network.transform)
-        if network.identity is None:
+        frozen = self._frozen
+        prepare = preparation_of(self.preprocess, frozen.transform)
+        if frozen.identity is None:
             raise ValueError(
-                f"cache= needs to tell this model from others, but {network.problem}. "
+                f"cache= needs to tell this model from others, but {frozen.problem}. "
                 "Use cache=None, or a model without it."
             )
         try:
@@ -470,8 +316,8 @@ class TorchFeatureExtractor(
                 "pickled."
             ) from error
         about = {
-            "model": network.title,
-            "layer": None if self._plan.stop["at_input"] else self._plan.stop["name"],
+            "model": frozen.title,
+            "layer": None if frozen.plan.stop.at_input else frozen.plan.stop.name,
             "precision": self.precision,
             "engine": describe_engine(self.engine, device),
             "device": device.type,
@@ -488,55 +334,6 @@ class TorchFeatureExtractor(
         seen = {k: v for k, v in about.items() if k not in ("model", "preprocess")}
         # What was fitted, whatever the parameters say by now.
         digest = identity(
-            (network.identity, self._plan, preprocess, HASH, READING, seen)
+            (frozen.identity, frozen.plan, preprocess, HASH, READING, seen)
         )
         return open_store(self.cache, digest, about, self.n_features_out_)
-
-    @without_autocast()
-    def _get_backbone(self):
-        """Return the backbone; build it again where only its name was kept."""
-        with _STARTING:
-            if self._runtime.backbone is None:
-                with no_gradients(), default_device():
-                    self._runtime.backbone = self._plan.apply(self._network.build())
-            return self._runtime.backbone
-
-    def __getstate__(self):
-        """Leave out weights that can be built again from the model's name.
-
-        Others go to the CPU first: a pickle must open where there is no accelerator.
-        """
-        state = super().__getstate__()
-        if "_network" in state:
-            backbone = None
-            if not state["_network"].named:
-                with no_gradients():
-                    backbone = copy.deepcopy(state["_runtime"].backbone).cpu()
-            state = state | {"_runtime": _Runtime(backbone)}
-        return state
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        if state.get("_head_checksum") is not None:  # as a cache of joblib's does
-            note_head(factory_keys(self.model), state["_head_checksum"])
-
-
-_STARTING = threading.RLock()  # of what an extractor runs: once, for all its threads
-
-
-class _Runtime:
-    """What an extractor runs: made when it is needed, left out of pickles."""
-
-    def __init__(self, backbone):
-        self.backbone = backbone
-        self.engine = self.settings = None
-        self.stream = None  # whose first images `fit` looked at
-
-
-def _warn_of_another_order(source):
-    if not source.in_order:
-        warn(
-            "The DataLoader shuffles, samples or drops images, so rows may not go with "
-            "those of its dataset; use shuffle=False and drop_last=False, without a "
-            "sampler.",
-        )

@@ -159,7 +159,7 @@ def test_a_stream_whose_beginning_fit_has_read_is_refused(X):
     extractor.fit(loader)
     with pytest.raises(ValueError, match=r"read only once, .*Use fit_transform"):
         extractor.transform(loader)
-    odin = ODINFeatureExtractor(conv_net)
+    odin = ODINFeatureExtractor(conv_net, percentile=90)  # reads everything twice
     with pytest.raises(ValueError, match=r"read only once"):
         odin.fit_transform(DataLoader(Stream(X), batch_size=7))
     # Another stream, and one that starts from the beginning, are welcome.
@@ -178,3 +178,52 @@ def test_a_stream_that_was_read_to_its_end(X):
     other = TorchFeatureExtractor(conv_net)
     with pytest.raises(ValueError, match=r"is empty, .* Was its IterableDataset read"):
         other.fit(loader)
+
+
+def test_a_stream_that_hides_that_it_goes_on_warns(X):
+    loader = DataLoader(Pulling(X), batch_size=7)
+    extractor = TorchFeatureExtractor(conv_net).fit(loader)
+    with pytest.warns(UserWarning, match="begins with another image than when fit"):
+        assert extractor.transform(loader).shape == (93, 8)
+    loader = DataLoader(Pulling(X), batch_size=7)
+    with pytest.warns(UserWarning, match="begins with another image"):
+        ODINFeatureExtractor(conv_net).fit(loader).transform(loader)
+
+
+@pytest.mark.parametrize("kind", [Stream, Pulling])
+def test_odin_reads_a_stream_once(kind, X):
+    odin = ODINFeatureExtractor(conv_net, threshold=0.5)
+    expected = odin.fit_transform(X)
+    features = odin.fit_transform(DataLoader(kind(X), batch_size=7))
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda X: DataLoader(list(X), batch_size=4, num_workers=2, in_order=False),
+        lambda X: DataLoader(Anew(X), batch_size=4, num_workers=2),
+    ],
+    ids=["out of order", "workers of a stream"],
+)
+def test_workers_that_change_the_order_warn(X, loader):
+    try:
+        loader = loader(X[:12])
+    except TypeError:
+        pytest.skip("this torch always keeps the order")
+    with pytest.warns(UserWarning, match="or its workers give them out of order"):
+        TorchFeatureExtractor(conv_net).fit_transform(loader, y=np.arange(12))
+
+
+def test_a_tuple_of_images_is_not_taken_for_a_batch(X):
+    pairs = [(x, 0 * x) for x in X[:8]]
+    extractor = TorchFeatureExtractor(conv_net)
+    for loader in (
+        DataLoader(pairs, batch_size=None),
+        DataLoader(pairs, batch_size=1, collate_fn=lambda items: items[0]),
+    ):
+        with pytest.raises(TypeError, match="a tuple of 2 images, which may be one"):
+            extractor.fit(loader)
+    first = lambda items: [image for image, _ in items]
+    loader = DataLoader(pairs, batch_size=4, collate_fn=first)
+    assert extractor.fit_transform(loader).shape == (8, 8)

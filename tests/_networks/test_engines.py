@@ -19,7 +19,7 @@ import reactood._networks._engines
 import reactood._networks._forward
 import reactood._networks._proof
 from reactood import TorchFeatureExtractor
-from reactood._networks._backbone import Backbone
+from reactood._networks._backbone import Arrangement, Backbone, Stop
 from reactood._networks._build import build_network
 from reactood._networks._folding import (
     find_folds,
@@ -94,9 +94,9 @@ def test_every_normalisation_after_a_convolution_is_folded(rng):
     for name, n in (("resnet50", 53), ("mobilenet_v2", 52)):
         network, _ = build_network(name, None)
         backbone, _, _ = attach(network, images)
-        assert len(backbone.arrangement["folds"]) == n
+        assert len(backbone.arrangement.folds) == n
         assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
-        assert backbone.arrangement["memory_format"] == "channels_last"
+        assert backbone.arrangement.memory_format == "channels_last"
 
 
 def test_nothing_is_folded_for_lower_precision(rng):
@@ -104,8 +104,8 @@ def test_nothing_is_folded_for_lower_precision(rng):
     for precision, folds in (("bfloat16", False), ("float32", True)):
         extractor = TorchFeatureExtractor("resnet18", weights=None, precision=precision)
         arrangement = extractor.fit(X).model_.arrangement
-        assert bool(arrangement["folds"]) == folds
-        assert arrangement["memory_format"] == "channels_last"
+        assert bool(arrangement.folds) == folds
+        assert arrangement.memory_format == "channels_last"
 
 
 class Odd(nn.Module):
@@ -142,7 +142,7 @@ def test_only_pairs_that_meet_once_are_folded(rng):
     with pytest.warns(UserWarning, match="change with the images beside"):
         extractor = TorchFeatureExtractor(net).fit(x)  # the fork shows in the features
     assert relative(extractor.transform(x), plain_features(net, x)) < 1e-4
-    assert extractor.model_.arrangement["folds"] == []
+    assert extractor.model_.arrangement.folds == ()
 
 
 class Introspective(nn.Module):
@@ -161,10 +161,7 @@ class Introspective(nn.Module):
 def test_a_model_that_needs_what_folding_takes(X):
     model = trained(Introspective())
     extractor = TorchFeatureExtractor(model).fit(X)
-    assert extractor.model_.arrangement == {
-        "folds": [],
-        "memory_format": "channels_last",
-    }
+    assert extractor.model_.arrangement == Arrangement((), "channels_last")
     assert relative(extractor.transform(X), plain_features(model, X)) < 1e-5
 
 
@@ -187,7 +184,7 @@ class TrainedForEver(nn.Module):
 def test_a_normalisation_that_stays_in_training_mode_is_not_folded(X):
     with pytest.warns(UserWarning, match="change with the images beside"):
         extractor = TorchFeatureExtractor(TrainedForEver).fit(X)
-    assert extractor.model_.arrangement["folds"] == [("net.2", "net.3")]
+    assert extractor.model_.arrangement.folds == (("net.2", "net.3"),)
     assert extractor.transform(X).shape == (7, 8)
 
 
@@ -196,10 +193,10 @@ def test_a_fold_that_fails_changes_nothing(net, X, monkeypatch):
         raise AssertionError("Fusion only for eval!")
 
     expected = TorchFeatureExtractor(net).fit_transform(X)
-    monkeypatch.setattr("reactood.extractor._extractor.recall_plan", lambda key: None)
+    reactood._networks._frozen._FOUND.clear()
     monkeypatch.setattr("reactood._networks._folding.fuse_conv_bn_eval", fail)
     extractor = TorchFeatureExtractor(net).fit(X)
-    assert extractor.model_.arrangement["folds"] == []
+    assert extractor.model_.arrangement.folds == ()
     assert relative(extractor.transform(X), expected) < 1e-4
 
 
@@ -233,7 +230,7 @@ def test_channels_last_is_for_networks_of_convolutions():
 def test_a_proof_is_not_repeated(net, X, monkeypatch):
     extractor = TorchFeatureExtractor(net).fit(X)
     monkeypatch.setattr(
-        "reactood.extractor._extractor.attach", None
+        "reactood._networks._frozen.attach", None
     )  # must not be asked for
     again = clone(extractor).fit(X)
     np.testing.assert_array_equal(again.transform(X), extractor.transform(X))
@@ -313,11 +310,11 @@ def test_the_engine_is_kept_between_calls(net, X):
     pytest.importorskip("openvino")
     extractor = TorchFeatureExtractor(net, engine="openvino").fit(X)
     extractor.transform(X)
-    engine = extractor._runtime.engine
+    engine = extractor._frozen._engine
     extractor.transform(X)
-    assert extractor._runtime.engine is engine
+    assert extractor._frozen._engine is engine
     extractor.set_params(engine="eager").transform(X)
-    assert type(extractor._runtime.engine) is reactood._networks._engines.EagerEngine
+    assert type(extractor._frozen._engine) is reactood._networks._engines.EagerEngine
 
 
 def test_openvino_keeps_the_requests_of_the_last_shapes(net, rng):
@@ -333,7 +330,7 @@ def test_openvino_keeps_the_requests_of_the_last_shapes(net, rng):
         np.testing.assert_allclose(
             features, eager.transform(images), rtol=1e-4, atol=1e-6
         )
-    requests = extractor._runtime.engine.requests
+    requests = extractor._frozen._engine.requests
     assert len(requests) == most
     request = requests.get((1, 3, 8, 8))
     extractor.transform(np.zeros((1, 3, 8, 8), np.float32))
@@ -347,8 +344,7 @@ def test_memos_forget_what_was_not_used_for_longest():
     recent.put("c", 3)
     assert (recent.get("a"), recent.get("b"), recent.get("c")) == (1, None, 3)
     assert len(recent) == 2
-    memos = reactood._networks._frozen._PLANS, reactood._networks._frozen._KNOWN
-    assert all(type(memo) is Recent for memo in memos)
+    assert type(reactood._networks._frozen._FOUND) is Recent
 
 
 class Untraceable(nn.Module):
@@ -489,7 +485,7 @@ def test_real_models_on_real_images(real_data):
     eager = TorchFeatureExtractor(load, preprocess=preprocess())
     expected = eager.fit_transform(paths)
     network, _ = build_network(load, None)
-    plain = Backbone(network, find_head(network), at_input=True)
+    plain = Backbone(network, Stop(find_head(network), at_input=True))
     from PIL import Image
 
     images = torch.stack([preprocess()(Image.open(p).convert("RGB")) for p in paths])

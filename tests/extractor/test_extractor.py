@@ -218,7 +218,7 @@ def test_threads_that_start_one_extractor_at_once(engine, kind, rng, monkeypatch
         time.sleep(0.2)
         return reactood._networks._engines.make_engine(*args)
 
-    monkeypatch.setattr("reactood.extractor._extractor.make_engine", slow)
+    monkeypatch.setattr("reactood._networks._frozen.make_engine", slow)
     together = threading.Barrier(4)
 
     def run():
@@ -232,7 +232,7 @@ def test_threads_that_start_one_extractor_at_once(engine, kind, rng, monkeypatch
         np.testing.assert_array_equal(all_rows, expected)
         np.testing.assert_array_equal(some, few)
     assert len(built) == 1
-    assert extractor._runtime.engine.backbone is extractor.model_
+    assert extractor._frozen._engine.backbone is extractor.model_
 
 
 @pytest.mark.parametrize("engine", ["eager", "openvino"])
@@ -513,9 +513,9 @@ def test_attributes_with_hooks_in_their_name(X, tmp_path):
     model._my_hooks = {"a": 1}
     extractor = TorchFeatureExtractor(model, cache=tmp_path)
     assert extractor.fit_transform(X).shape == (7, 8)
-    identities = {extractor._network.identity}
+    identities = {extractor._frozen.identity}
     model.hooks = ["b"]
-    identities.add(extractor.fit(X)._network.identity)
+    identities.add(extractor.fit(X)._frozen.identity)
     assert len(identities) == 2
 
 
@@ -595,11 +595,11 @@ def test_a_failed_refit_leaves_the_first_fit(net, X):
 
 def test_a_pickle_holds_tensors_of_the_cpu_alone(net, X):
     extractor = TorchFeatureExtractor(net).fit(X)
-    extractor._runtime.backbone.to("meta")
+    extractor._frozen._backbone.to("meta")
     with pytest.raises(NotImplementedError, match="meta"):
-        extractor.__getstate__()  # that is, it copies towards the CPU
-    state = TorchFeatureExtractor(net).fit(X).__getstate__()
-    assert {p.device.type for p in state["_runtime"].backbone.parameters()} == {"cpu"}
+        pickle.dumps(extractor)  # that is, it copies towards the CPU
+    state = TorchFeatureExtractor(net).fit(X)._frozen.__getstate__()
+    assert {p.device.type for p in state["_backbone"].parameters()} == {"cpu"}
 
 
 # --- what X may be -----------------------------------------------------------------
@@ -1293,7 +1293,7 @@ def test_a_proof_takes_as_many_images_as_fit_into_memory(net, X, layer):
 
 def test_a_proof_on_what_fits_does_not_stand_for_more(net, X, monkeypatch):
     TorchFeatureExtractor(model := Small(1, net)).fit(X)
-    monkeypatch.setattr("reactood.extractor._extractor.attach", None)  # asked for again
+    monkeypatch.setattr("reactood._networks._frozen.attach", None)  # asked for again
     with pytest.raises(ValueError, match="'NoneType' object is not callable"):
         TorchFeatureExtractor(model).fit(X)
 

@@ -322,7 +322,7 @@ def test_less_memory_is_asked_of_a_compiled_model(rng, monkeypatch):
                 return self.backbone(batch)
 
     monkeypatch.setitem(reactood._networks._forward.BATCH_SIZES, "cpu", 8)
-    monkeypatch.setattr("reactood.extractor._extractor.make_engine", Compiled)
+    monkeypatch.setattr("reactood._networks._frozen.make_engine", Compiled)
     X = rng.normal(size=(5, 3, 9, 9)).astype(np.float32)
     extractor = TorchFeatureExtractor(conv_net, engine="compile").fit(X)
     expected = clone(extractor).set_params(engine="eager").fit(X).model_

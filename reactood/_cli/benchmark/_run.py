@@ -210,7 +210,7 @@ class Benchmark:
             temperature=ODIN_TEMPERATURE,
         )
         detector.fit(self.calibration)
-        network = self.extractor._network.identity
+        network = identity(self.extractor.model_)
         settings = network, self.task.preprocess, noise, clip
 
         def compute(images):
