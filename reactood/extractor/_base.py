@@ -32,7 +32,7 @@ from reactood._utils._ambient import (
 from reactood._utils._estimators import as_a_whole
 from reactood._utils._sklearn import Interval, StrOptions, validate_array
 from reactood._utils._warnings import warn
-from reactood.extractor._extraction import Extraction
+from reactood.extractor._extraction import fill
 from reactood.extractor._sink import Rows
 
 
@@ -159,15 +159,15 @@ class BaseFeatureExtractor(
                 default_device(),
                 contextlib.nullcontext() if store is None else store(device) as rows,
             ):
-                Extraction(
+                fill(
+                    sink,
                     source,
                     forward,
-                    sink,
                     rows,
                     batch_size=read_size(self.batch_size, device),
                     on_error=on_error,
                     verbose=self.verbose,
-                ).run()
+                )
         except BaseException:
             sink.abandon()
             raise

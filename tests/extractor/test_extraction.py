@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactood._images._collate import Batch
-from reactood.extractor import _extraction
-from reactood.extractor._extraction import Extraction
+from reactood._images._digest import image_digest
+from reactood.extractor import _extraction, _sharing
+from reactood.extractor._extraction import fill
 from reactood.extractor._sink import Rows
 
 WIDTH = 2
@@ -114,9 +115,9 @@ ROWS = st.sets(st.integers(0, 39), max_size=8)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(_extraction, "LEAST_PATIENCE_S", 0.002)
-    monkeypatch.setattr(_extraction, "MOST_PATIENCE_S", 0.002)
-    monkeypatch.setattr(_extraction, "POLL_S", 0.0005)
+    monkeypatch.setattr(_sharing, "LEAST_PATIENCE_S", 0.002)
+    monkeypatch.setattr(_sharing, "MOST_PATIENCE_S", 0.002)
+    monkeypatch.setattr(_sharing, "POLL_S", 0.0005)
     monkeypatch.setattr(_extraction, "LOOKUP_ROWS", 7)
 
 
@@ -168,27 +169,26 @@ def test_every_row_gets_its_own_features(
         )
     sink = Rows(len(images), WIDTH)
     sink.array[:] = -7  # no row may be left as it was
-    extraction = Extraction(
-        source,
-        forward(rng),
-        sink,
-        store,
-        batch_size=batch_size,
-        on_error="nan",
-        verbose=False,
-    )
     try:
-        extraction.run()
+        errors = fill(
+            sink,
+            source,
+            forward(rng),
+            store,
+            batch_size=batch_size,
+            on_error="nan",
+            verbose=False,
+        )
     except RuntimeError as error:
         assert "died twice" in str(error) and source.deaths < deaths
         return
     expected = np.stack([features_of(image) for image in images])
     expected[sorted(source.broken)] = np.nan
     np.testing.assert_array_equal(sink.finish(), expected)
-    assert sorted(extraction.errors) == sorted(source.broken)
+    assert sorted(errors) == sorted(source.broken)
     for key, row in store.rows.items() if store and keyed else ():
         np.testing.assert_array_equal(row, features_of(float(key)))
 
 
 def _digest(image):
-    return _extraction.image_digest(torch.tensor(float(image)), prepared=True)
+    return image_digest(torch.tensor(float(image)), prepared=True)
