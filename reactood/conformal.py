@@ -16,7 +16,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted
 
 from reactood._utils._display import Shown
-from reactood._utils._estimators import FractionHints, as_a_whole
+from reactood._utils._estimators import FractionHints, ThresholdMixin, as_a_whole
 from reactood._utils._labels import check_marks, id_rows
 from reactood._utils._response import copy_input_names, parts_of, scoring_of
 from reactood._utils._sklearn import (
@@ -36,7 +36,12 @@ MOST_CLASSIFIED = 1000  # samples that tell class labels from other marks
 
 
 class ConformalDetector(
-    FractionHints, Shown, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+    FractionHints,
+    Shown,
+    MetaEstimatorMixin,
+    ThresholdMixin,
+    OutlierMixin,
+    BaseEstimator,
 ):
     """Turns the scores of an outlier detector into p-values.
 
@@ -182,7 +187,8 @@ class ConformalDetector(
             params = _check_method_params(X, fit_params, indices=train)
             labels = None if y is None else y[train]
             estimator.fit(_safe_indexing(X, train), labels, **params)
-        scores = _scores(estimator, _safe_indexing(X, held_out))
+        score = scoring_of(estimator)
+        scores = np.asarray(score(_safe_indexing(X, held_out)), dtype=np.float64)
         scores = np.sort(scores[~np.isnan(scores)])
         n_rejected = self._n_rejected(len(scores), len(index))
         self.estimator_, self.calibration_scores_ = estimator, scores
@@ -224,21 +230,6 @@ class ConformalDetector(
         below[np.isnan(scores)] = 0  # which sorts last
         return (1 + below) / (1 + len(self.calibration_scores_))
 
-    def predict(self, X):
-        """Tell in-distribution (1) from out-of-distribution (-1) samples, one by one.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or images
-            Samples.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            -1 where the p-value is at most `alpha`, else 1.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
     def predict_fdr(self, X, *, method="bh"):
         """Tell them apart with few false alarms among the alarms of this batch.
 
@@ -270,25 +261,6 @@ class ConformalDetector(
         adjusted = false_discovery_control(self.p_values(X), method=method)
         return np.where(adjusted <= self.alpha, -1, 1)
 
-    def decision_function(self, X):
-        """Return the score above the threshold.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or images
-            Samples.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,)
-            `score_samples(X) - offset_`; below 0 where the p-value is at most `alpha`.
-            0 where both are the same infinity.
-        """
-        scores = self.score_samples(X)
-        with np.errstate(invalid="ignore"):  # an infinity minus itself is NaN
-            decision = scores - self.offset_
-        return np.where(scores == self.offset_, 0, decision)
-
     def score_samples(self, X):
         """Return the detector's own scores: the higher, the more in-distribution.
 
@@ -303,7 +275,7 @@ class ConformalDetector(
             `score_samples` of the detector, or its `decision_function`.
         """
         check_is_fitted(self)
-        return _scores(self.estimator_, X)
+        return np.asarray(scoring_of(self.estimator_)(X), dtype=np.float64)
 
     def get_metadata_routing(self):
         """Return how metadata is routed.
@@ -355,14 +327,3 @@ def _most_rejected(alpha, n):
     """Return the largest k with k / (n + 1) <= alpha, as floats see it."""
     k = int(alpha * (n + 1))
     return k + 1 if (k + 1) / (n + 1) <= alpha else k - (k / (n + 1) > alpha)
-
-
-def _scores(estimator, X):
-    score = scoring_of(estimator)
-    if score is not None:
-        return np.asarray(score(X), dtype=np.float64)
-    raise TypeError(
-        f"{type(estimator).__name__} has neither score_samples nor decision_function; "
-        "expected an outlier detector that can score new samples (LocalOutlierFactor "
-        "needs novelty=True)."
-    )

@@ -83,3 +83,13 @@ def test_no_indices_are_an_empty_view():
 def test_a_path_is_no_dataset(path):
     with pytest.raises(TypeError, match=r"dataset is a path.*list_images\(folder\)"):
         ImageDataset(path)
+
+
+def test_items_that_are_dicts_or_tuples_hold_one_image():
+    pixels = torch.rand(3, 1, 8, 8)
+    dicts = [{"label": 1, "image": x} for x in pixels]
+    tuples = [(x, 1) for x in pixels]
+    for items in (dicts, tuples, list(pixels)):
+        images = ImageDataset(items)
+        assert torch.equal(images[1], pixels[1])
+        assert torch.equal(images[[0, 2]][1], pixels[2])

@@ -1,12 +1,12 @@
-"""The demonstration: images of digits told from other images."""
+"""The demonstration: it tells images of digits from other images."""
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.detector import ReActDetector
 from reactood.extractor._extractor import TorchFeatureExtractor
-from reactood.metrics import fpr_at_tpr
+from reactood.inspection import ScoreDistributionDisplay
+from reactood.metrics import ood_report
 
 NOTES = """
 FPR95: % of OOD images accepted where 95 % of the digits are (lower is better).
@@ -33,46 +33,42 @@ def run(out):
     X_id = extractor.transform(data.X_test)
     X_ood = {name: extractor.transform(images) for name, images in data.ood.items()}
     fitted = {k: d.fit(X_train) for k, d in detectors(extractor.head_).items()}
-
-    react = fitted["ReAct"]
-    accuracy = np.mean(react.predict_class(X_id) == data.y_test)
-    kept = np.mean(react.predict(X_id) == 1)
+    reports = {
+        name: ood_report(detector, X_id, X_ood, y_id=data.y_test, n_bootstrap=0)
+        for name, detector in fitted.items()
+    }
+    react = reports["ReAct"]
     print(
         f"In-distribution: {len(X_train)} images of digits to fit, {len(X_id)} to test "
-        f"(class accuracy {accuracy:.1%}).\n"
-        f"ReAct clips at {react.activation_threshold_:.3f}, the 90th percentile, and "
-        f"accepts {kept:.1%} of the test digits (not 95 %, as the network is surer of "
-        "the images\nthat it was trained on; give fit images that are new to it where "
-        "that matters).\n"
+        f"(class accuracy {react.id_accuracy:.1%}).\n"
+        f"ReAct clips at {fitted['ReAct'].activation_threshold_:.3f}, the 90th "
+        f"percentile, and\naccepts {react.id_accepted:.1%} of the test digits (not "
+        "95 %, as the network is surer of the images\nthat it was trained on; give fit "
+        "images that are new to it where that matters).\n"
     )
-    print(_table(fitted, X_id, X_ood))
+    print(_table(reports))
     print(NOTES)
     print(_draw(fitted, X_id, X_ood, out))
 
 
-def _table(fitted, X_id, X_ood):
-    width = max(map(len, [*X_ood, "OOD set"]))
+def _table(reports):
+    """Return the numbers of several detectors side by side."""
+    rows = {name: report.rows for name, report in reports.items()}
+    names = [row["ood"] for row in rows["ReAct"]]
+    width = max(map(len, [*names, "OOD set"]))
     lines = [
-        f"{'':{width}}  {'':>6}" + "".join(f"  {name:^13}" for name in fitted),
-        f"{'OOD set':{width}}  {'images':>6}" + "  FPR95   AUROC" * len(fitted),
+        f"{'':{width}}  {'':>6}" + "".join(f"  {name:^13}" for name in rows),
+        f"{'OOD set':{width}}  {'images':>6}" + "  FPR95   AUROC" * len(rows),
     ]
-    cells = []
-    for name, X in X_ood.items():
-        row = [_judge(detector, X_id, X) for detector in fitted.values()]
-        cells.append(row)
-        lines.append(f"{name:{width}}  {len(X):>6}" + _row(row))
-    lines.append(f"{'mean':{width}}  {'':>6}" + _row(np.mean(cells, axis=0)))
+    for name, *of_detectors in zip(names, *rows.values(), strict=True):
+        size = of_detectors[0]["n"]
+        cells = [
+            f"  {100 * row['fpr']:5.1f}   {100 * row['auroc']:5.1f}"
+            for row in of_detectors
+        ]
+        shown = "" if size is None else size
+        lines.append(f"{name:{width}}  {shown:>6}" + "".join(cells))
     return "\n".join(lines)
-
-
-def _row(cells):
-    return "".join(f"  {100 * fpr:5.1f}   {100 * auroc:5.1f}" for fpr, auroc in cells)
-
-
-def _judge(detector, X_id, X_ood):
-    y_true = np.repeat([1, -1], [len(X_id), len(X_ood)])
-    y_score = detector.score_samples(np.concatenate([X_id, X_ood]))
-    return fpr_at_tpr(y_true, y_score), roc_auc_score(y_true, y_score)
 
 
 def _draw(fitted, X_id, X_ood, out):
@@ -80,22 +76,12 @@ def _draw(fitted, X_id, X_ood, out):
         from matplotlib.figure import Figure
     except ImportError:
         return "\nNo picture: it needs matplotlib, pip install 'reactood[plot]'."
-    sets = {"digits (ID)": X_id, **X_ood}
-    figure = Figure(figsize=(10, 1.3 * len(sets)), layout="constrained")
-    grid = figure.subplots(len(sets), len(fitted), sharex="col", squeeze=False)
-    for column, (method, detector) in zip(grid.T, fitted.items(), strict=True):
-        scores = [detector.decision_function(X) for X in sets.values()]
-        bins = np.histogram_bin_edges(np.concatenate(scores), 40)
-        for ax, values in zip(column, scores, strict=True):
-            color = "0.6" if ax is column[0] else "#0072B2"
-            ax.hist(values, bins, color=color)
-            ax.axvline(0, color="black", ls="--", lw=1)
-            ax.set_yticks([])
-            accepted = f"{np.mean(values >= 0):.0%} accepted"
-            ax.set_title(accepted, loc="right", fontsize="small", pad=2)
-        column[0].set_title(method, loc="left", fontsize="large")
-        column[-1].set_xlabel("decision_function (≥ 0: in-distribution)")
-    for ax, name in zip(grid[:, 0], sets, strict=True):
-        ax.set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
+    X = np.concatenate([X_id, *X_ood.values()])
+    y = np.where(np.arange(len(X)) < len(X_id), 1, -1)
+    figure = Figure(figsize=(13.5, 3.8), layout="constrained")
+    for ax, (name, detector) in zip(figure.subplots(1, 3), fitted.items(), strict=True):
+        ScoreDistributionDisplay.from_estimator(detector, X, y, ax=ax)
+        ax.set_title(f"{name}: {ax.get_title()}", fontsize="medium")
+        ax.legend(fontsize="small")
     figure.savefig(out, dpi=120)
-    return f"\nScore distributions, the decision threshold dashed: {out}"
+    return f"\nScore distributions, with the decision threshold: {out}"

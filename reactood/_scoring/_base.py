@@ -15,7 +15,7 @@ from reactood._scoring._heads import LinearHead
 from reactood._scoring._scorer import Scorer
 from reactood._scoring._scores import SCORES
 from reactood._utils._display import Shown
-from reactood._utils._estimators import FractionHints
+from reactood._utils._estimators import FractionHints, ThresholdMixin
 from reactood._utils._sklearn import (
     HasMethods,
     Interval,
@@ -25,7 +25,9 @@ from reactood._utils._sklearn import (
 from reactood._utils._tensors import as_tensor
 
 
-class BaseReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
+class BaseReActDetector(
+    FractionHints, Shown, ThresholdMixin, OutlierMixin, BaseEstimator
+):
     """Scores, decides and classifies by a clip that a subclass learns.
 
     A subclass takes the parameters below, and its ``fit`` ends in ``_learn``.
@@ -67,38 +69,6 @@ class BaseReActDetector(FractionHints, Shown, OutlierMixin, BaseEstimator):
             1 for in-distribution, -1 for out-of-distribution, for all rows of `X`.
         """
         return self.fit(X, y).predict(X)
-
-    def predict(self, X):
-        """Decide which inputs are in-distribution (1) and which are not (-1).
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            1 where `decision_function` is at least 0, else -1, also for rows that hold
-            NaN, with `on_nan="reject"`.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def decision_function(self, X):
-        """Return the score above the decision threshold.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,)
-            `score_samples(X) - offset_`, float64; at least 0 means in-distribution.
-            NaN for rows that hold NaN, with `on_nan="reject"`.
-        """
-        return self.score_samples(X) - self.offset_
 
     def score_samples(self, X):
         """Score features after clipping: the higher, the more in-distribution.

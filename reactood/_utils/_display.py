@@ -7,11 +7,12 @@ import torch
 from sklearn.base import BaseEstimator
 
 from reactood._utils._response import percentile_of
+from reactood._utils._sklearn import HTMLWithMore
 
 MOST_SHOWN = 6  # elements of an array
 
 
-class Shown(BaseEstimator):
+class Shown(HTMLWithMore):
     """Shows shapes for arrays in the text, and what was learned in a notebook.
 
     To come before other bases.
@@ -20,14 +21,8 @@ class Shown(BaseEstimator):
     def __repr__(self, N_CHAR_MAX=700):
         return BaseEstimator.__repr__(_brief_estimator(self), N_CHAR_MAX)
 
-    def _repr_html_inner(self):
-        return super()._repr_html_inner() + summary_html(self._detector())
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] += summary_html(self._detector())
-        return bundle
+    def _more_html(self):
+        return summary_html(self._detector())
 
     def _detector(self):
         """Return the detector whose summary is shown."""

@@ -2,7 +2,9 @@
 
 import functools
 from numbers import Real
+from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 
@@ -28,6 +30,48 @@ def _fraction_meant(estimator, message):
             meant = round(1 - value, 12)
             return f" It is the share that is flagged: did you mean {meant:g}?"
     return ""
+
+
+class ThresholdMixin:
+    """Decides by `score_samples` and `offset_`. A mixin to come before OutlierMixin."""
+
+    offset_: float
+    score_samples: Any
+
+    def predict(self, X):
+        """Decide which inputs are in-distribution (1) and which are not (-1).
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features), or images
+            What `score_samples` takes.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            1 where `decision_function` is at least 0, else -1. Inputs without a score,
+            where it is NaN, are not in-distribution.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def decision_function(self, X):
+        """Return the score above the decision threshold.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features), or images
+            What `score_samples` takes.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            `score_samples(X) - offset_`, float64; at least 0 means in-distribution.
+            0 where both are the same infinity; NaN where the score is NaN.
+        """
+        scores = self.score_samples(X)
+        with np.errstate(invalid="ignore"):  # an infinity minus itself is NaN
+            decision = scores - self.offset_
+        return np.where(scores == self.offset_, 0, decision)
 
 
 def as_a_whole(fit):

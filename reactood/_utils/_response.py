@@ -1,6 +1,9 @@
 """Outlier detectors of any library: their steps, and the method that scores."""
 
+import numpy as np
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 
 def parts_of(estimator):
@@ -10,12 +13,48 @@ def parts_of(estimator):
     return estimator[:-1] if len(estimator) > 1 else None, estimator[-1]
 
 
-def scoring_of(detector):
-    """Return the method that scores: the higher, the more in-distribution; or None."""
+def unfrozen(estimator):
+    """Return the estimator inside a FrozenEstimator, or the estimator itself."""
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def scoring_of(detector, *, needs_predict=False):
+    """Return the method that scores: the higher, the more in-distribution.
+
+    Raises TypeError where there is none, or no ``predict`` where that is needed.
+    """
     for name in ("score_samples", "decision_function"):
         if hasattr(detector, name):
-            return getattr(detector, name)
-    return None
+            break
+    else:
+        raise TypeError(
+            _no_detector(detector, "neither score_samples nor decision_function")
+        )
+    if needs_predict and not hasattr(detector, "predict"):
+        raise TypeError(_no_detector(detector, "no predict"))
+    return getattr(detector, name)
+
+
+def score_and_threshold(estimator):
+    """Return the name of the method that scores, and the threshold of its scores.
+
+    The threshold is None where it is not known.
+    """
+    check_is_fitted(estimator)
+    offset = getattr(unfrozen(parts_of(unfrozen(estimator))[1]), "offset_", None)
+    if hasattr(estimator, "score_samples") and offset is not None:
+        return "score_samples", np.asarray(offset).item()
+    if hasattr(estimator, "decision_function"):
+        return "decision_function", 0.0
+    return scoring_of(estimator).__name__, None
+
+
+def _no_detector(detector, methods):
+    return (
+        f"{type(detector).__name__} has {methods}; expected an outlier "
+        "detector that can judge new samples. LocalOutlierFactor has these methods "
+        "with novelty=True."
+    )
 
 
 def copy_input_names(fitted, wrapper):

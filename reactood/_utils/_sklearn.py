@@ -5,7 +5,7 @@ They may move with any release of scikit-learn; a move costs one edit here.
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled
@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 
 __all__ = [
     "GroupsConsumerMixin",
+    "HTMLWithMore",
     "HasMethods",
     "Interval",
     "StrOptions",
@@ -28,6 +29,22 @@ __all__ = [
     "_safe_indexing",
     "validate_array",
 ]
+
+
+class HTMLWithMore(BaseEstimator):
+    """Adds `_more_html()` to what scikit-learn shows of an estimator in a notebook."""
+
+    def _more_html(self):
+        return ""
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + self._more_html()
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._more_html()
+        return bundle
 
 
 def validate_array(estimator, X, *, reset, **check_params):

@@ -12,14 +12,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._scoring._blocks import rows_per_block
 from reactood._scoring._scores import check_spread
-from reactood._utils._estimators import FractionHints, as_a_whole
+from reactood._utils._estimators import FractionHints, ThresholdMixin, as_a_whole
 from reactood._utils._labels import id_rows
 from reactood._utils._sklearn import HasMethods, Interval, _fit_context
 
 FLOATS = np.float64, np.float32
 
 
-class MahalanobisDetector(FractionHints, OutlierMixin, BaseEstimator):
+class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstimator):
     """Scores features by their distance to the nearest class mean.
 
     A Gaussian for each class, all with the same covariance [1]_, as in the ReAct
@@ -137,7 +137,7 @@ class MahalanobisDetector(FractionHints, OutlierMixin, BaseEstimator):
             )
         _check_freedom(centered, codes, precision)
         means, root = np.array(of_classes), _root(precision)
-        scores = _scores(X, means, root)
+        scores = _negative_distances(X, means, root)
         check_spread(scores, X)
         self.classes_, self.means_, self.precision_ = classes, means, precision
         self._root = root
@@ -159,37 +159,7 @@ class MahalanobisDetector(FractionHints, OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=FLOATS, reset=False)
-        return _scores(X, self.means_, self._root)
-
-    def decision_function(self, X):
-        """Return the score above the decision threshold.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,)
-            `score_samples(X) - offset_`; at least 0 means in-distribution.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Tell in-distribution (1) from out-of-distribution (-1) inputs.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            1 where `decision_function` is at least 0, else -1.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
+        return _negative_distances(X, self.means_, self._root)
 
 
 def _check_freedom(centered, codes, precision):
@@ -223,7 +193,7 @@ def _root(precision):
         return vectors * np.sqrt(np.maximum(values, 0))
 
 
-def _scores(X, means, root):
+def _negative_distances(X, means, root):
     """Return minus the smallest squared distance, block by block."""
     centers = means @ root
     scores = np.empty(len(X))

@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 
 from reactood._images._files import is_path
 from reactood._images._kinds import folder_items
+from reactood._images._pixels import image_in
 
 __all__ = ["ImageDataset", "list_images"]
 
@@ -74,7 +75,8 @@ class ImageDataset(Dataset):
     ----------
     dataset : torch.utils.data.Dataset
         With a length and integer indexing. Its items are images, or tuples or dicts
-        that hold one: the first of a tuple counts.
+        that hold one: the first of a tuple counts, and of a dict what is under
+        `"image"`, or another usual key.
 
     indices : array-like of int, default=None
         The items to see, in this order; None for all.
@@ -130,8 +132,7 @@ class ImageDataset(Dataset):
         picked = self.indices[key]
         if np.ndim(picked):
             return ImageDataset(self.dataset, picked)
-        item = self.dataset[int(picked)]
-        return item[0] if isinstance(item, tuple | list) else item
+        return image_in(self.dataset[int(picked)])
 
     def __repr__(self):
         name = type(self.dataset).__name__

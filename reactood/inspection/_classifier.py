@@ -8,8 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from reactood._utils._display import Shown
 from reactood._utils._estimators import as_a_whole
-from reactood._utils._response import copy_input_names
-from reactood.inspection._common import score_method
+from reactood._utils._response import copy_input_names, score_and_threshold
 
 ID, OOD = 1, -1
 
@@ -69,7 +68,7 @@ def as_classifier(estimator):
     >>> round(float(display.roc_auc), 2)
     0.96
     """
-    score_method(estimator)
+    score_and_threshold(estimator)
     classifier = DetectorAsClassifier(estimator)
     classifier._take(estimator, np.array([OOD, ID]))
     return classifier
@@ -112,7 +111,7 @@ class DetectorAsClassifier(Shown, ClassifierMixin, MetaEstimatorMixin, BaseEstim
         check_is_fitted(self)
         if hasattr(self.detector_, "decision_function"):
             return self.detector_.decision_function(X)
-        _, threshold = score_method(self.detector_)
+        _, threshold = score_and_threshold(self.detector_)
         return self.detector_.score_samples(X) - (threshold or 0)
 
 

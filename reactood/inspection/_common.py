@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._blocks import check_finite
-from reactood._utils._response import parts_of
+from reactood._utils._response import parts_of, unfrozen
 
 # Okabe and Ito's, which colour-blind readers can tell apart.
 ID_COLOR, OOD_COLOR, CLIP_COLOR = "#0072B2", "#D55E00", "black"
@@ -35,7 +35,8 @@ def axes_and_figure(ax, **options):
 
 def activations(estimator, X):
     """Return the fitted detector, its features of ``X``, and these clipped."""
-    steps, detector = parts_of(estimator)
+    steps, detector = parts_of(unfrozen(estimator))
+    detector = unfrozen(detector)
     if not isinstance(detector, BaseReActDetector):
         kind = type(detector).__name__
         place = "is" if detector is estimator else "ends in"
@@ -50,23 +51,6 @@ def activations(estimator, X):
     if isinstance(features, torch.Tensor):
         features = features.cpu()
     return detector, np.asarray(features).astype(clipped.dtype, copy=False), clipped
-
-
-def score_method(estimator):
-    """Return the name of the method that scores, and the threshold of its scores."""
-    check_is_fitted(estimator)
-    offset = getattr(parts_of(estimator)[1], "offset_", None)
-    if offset is not None and hasattr(estimator, "score_samples"):
-        return "score_samples", np.asarray(offset).item()
-    if hasattr(estimator, "decision_function"):
-        return "decision_function", 0.0
-    if hasattr(estimator, "score_samples"):
-        return "score_samples", None
-    raise TypeError(
-        f"{type(estimator).__name__} has neither score_samples nor decision_function; "
-        "expected a fitted outlier detector. LocalOutlierFactor has them with "
-        "novelty=True."
-    )
 
 
 def id_mask(y, n_samples, name="y"):

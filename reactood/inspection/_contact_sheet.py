@@ -9,11 +9,11 @@ from sklearn.utils import check_array, column_or_1d
 from reactood._images._pixels import pixels_of
 from reactood._images._sources import open_source
 from reactood._scoring._base import BaseReActDetector
+from reactood._utils._response import score_and_threshold, unfrozen
 from reactood.inspection._common import (
     ID_COLOR,
     OOD_COLOR,
     axes_and_figure,
-    score_method,
 )
 
 COLUMNS = 8  # of a sheet; further images go to further rows
@@ -127,8 +127,8 @@ class ContactSheetDisplay:
         TypeError
             If the estimator takes features, or has no scores.
         """
-        method, _ = score_method(estimator)
-        if isinstance(estimator, BaseReActDetector):
+        method, _ = score_and_threshold(estimator)
+        if isinstance(unfrozen(estimator), BaseReActDetector):
             raise TypeError(
                 f"{type(estimator).__name__} takes features, expected a fitted "
                 "Pipeline that takes images; or use from_predictions(images, "

@@ -161,7 +161,9 @@ class MetricCurveDisplay:
         """
         results = _results(search)
         percentiles = _percentiles(results)
-        scores, errors = _scores(results, metric, getattr(search, "n_splits_", 0))
+        scores, errors = _mean_and_error(
+            results, metric, getattr(search, "n_splits_", 0)
+        )
         known = np.isfinite(scores)
         if not known.any():
             raise ValueError(
@@ -301,7 +303,7 @@ def _percentiles(results):
     return percentiles
 
 
-def _scores(results, metric, n_splits):
+def _mean_and_error(results, metric, n_splits):
     """Return means and their standard errors over folds."""
     if MEAN + metric not in results:
         known = [key[len(MEAN) :] for key in results if key.startswith(MEAN)]

@@ -3,13 +3,13 @@
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
 
+from reactood._utils._response import score_and_threshold
 from reactood.inspection._common import (
     CLIP_COLOR,
     ID_COLOR,
     OOD_COLOR,
     axes_and_figure,
     id_mask,
-    score_method,
 )
 from reactood.metrics import auroc, fpr_at_tpr
 from reactood.metrics._ranking import place_of_threshold
@@ -145,7 +145,7 @@ class ScoreDistributionDisplay:
         ValueError
             If `y` does not hold 1 and -1, one for each sample.
         """
-        method, threshold = score_method(estimator)
+        method, threshold = score_and_threshold(estimator)
         return cls.from_predictions(
             y,
             getattr(estimator, method)(X),

@@ -139,7 +139,7 @@ def ood_report(
     sets = _named_sets(X_id, X_ood)
     check_is_fitted(detector)
     steps, detector = parts_of(detector)
-    score = _score_method(detector)
+    score = scoring_of(detector, needs_predict=True)
 
     def judge(X, name):
         features = X if steps is None else steps.transform(X)
@@ -269,17 +269,6 @@ def _named_sets(X_id, X_ood):
 
 def _called(name):
     return f"X_ood[{name!r}]"
-
-
-def _score_method(detector):
-    score = scoring_of(detector)
-    if score is not None and hasattr(detector, "predict"):
-        return score
-    raise TypeError(
-        f"{type(detector).__name__} is no detector to judge; expected one with "
-        "predict, and with score_samples or decision_function. LocalOutlierFactor has "
-        "them with novelty=True."
-    )
 
 
 def _checked_scores(scores, name):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import (
     ConfusionMatrixDisplay,
     DetCurveDisplay,
@@ -668,3 +669,18 @@ def test_reduction_needs_an_upper_clip_alone(data, options):
     detector = ReActDetector(head, **options).fit(X)
     with pytest.raises(ValueError, match="expected one that clips from above alone"):
         ReductionDisplay.from_estimator(detector, X, y)
+
+
+def test_frozen_estimators_are_shown_too(rng):
+    X = rng.gamma(2, size=(60, 8))
+    detector = ReActDetector((rng.normal(size=(3, 8)), np.zeros(3))).fit(X)
+    frozen = FrozenEstimator(detector)
+    explained = explain_clipping(detector, X)
+    np.testing.assert_array_equal(
+        explain_clipping(frozen, X).contribution, explained.contribution
+    )
+    y = np.where(np.arange(60) % 2, 1, -1)
+    shown = ScoreDistributionDisplay.from_estimator(frozen, X, y)
+    assert shown.threshold == detector.offset_
+    with pytest.raises(TypeError, match="takes features, expected a fitted Pipeline"):
+        ContactSheetDisplay.from_estimator(frozen, X)

@@ -68,24 +68,14 @@ class Benchmark:
             verbose=progress,
             **options,
         )
+        self.percentile, self.threshold, self.noise = percentile, threshold, noise
         self.timings = {}
         self.images = {"ID to learn from": task.calibration, "ID judged": task.test}
         self.images |= {f"OOD {name}": images for name, images in task.ood.items()}
-        self.features = self._extracted(self.extractor)
-        self.calibration, self.test, *_ = self.features.values()
-        self.setting = Setting(
-            head=self.extractor.head_,
-            percentile=percentile,
-            threshold=task.threshold if threshold is None else threshold,
-            classes=classes_for_mahalanobis(task.calibration_classes),
-            shape=self.calibration.shape,
-            noise=task.noise if noise is None else (noise, noise),
-        )
-        plain = ReActDetector(self.setting.head, percentile=None)
-        self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
 
     def run(self, methods):
         """Return everything that a report shows, as plain values."""
+        self._prepare()
         results = []
         for method in methods:
             self._say(method.text)
@@ -103,6 +93,22 @@ class Benchmark:
             "timings": self.timings,
             "versions": versions(),
         }
+
+    def _prepare(self):
+        """Extract the features, and note what all methods need."""
+        task, threshold, noise = self.task, self.threshold, self.noise
+        self.features = self._extracted(self.extractor)
+        self.calibration, self.test, *_ = self.features.values()
+        self.setting = Setting(
+            head=self.extractor.head_,
+            percentile=self.percentile,
+            threshold=task.threshold if threshold is None else threshold,
+            classes=classes_for_mahalanobis(task.calibration_classes),
+            shape=self.calibration.shape,
+            noise=task.noise if noise is None else (noise, noise),
+        )
+        plain = ReActDetector(self.setting.head, percentile=None)
+        self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
 
     def _extracted(self, extractor):
         """Return the features of all images, by their names."""
