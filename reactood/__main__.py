@@ -14,7 +14,7 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
         "demo",
-        help="tell digits from other images with a small network",
+        help="detect images that are no digits with a small network",
         description="Extract features of the embedded digits example, fit MSP, Energy "
         "and ReAct, print how well each tells other images from digits, and draw the "
         "score distributions.",

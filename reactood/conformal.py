@@ -1,4 +1,4 @@
-"""False alarms with a guarantee, for any outlier detector."""
+"""ConformalDetector: p-values and guaranteed false-alarm rates for any detector."""
 
 import os
 from numbers import Integral, Real
@@ -32,7 +32,7 @@ from reactood._utils._sklearn import (
 __all__ = ["ConformalDetector"]
 
 FDR_METHODS = "bh", "by"
-MOST_CLASSIFIED = 1000  # samples that tell class labels from other marks
+MOST_CLASSIFIED = 1000  # samples on which class labels are compared with decisions
 
 
 class ConformalDetector(
@@ -231,7 +231,7 @@ class ConformalDetector(
         return (1 + below) / (1 + len(self.calibration_scores_))
 
     def predict_fdr(self, X, *, method="bh"):
-        """Tell them apart with few false alarms among the alarms of this batch.
+        """Decide with few false alarms among the alarms of this batch.
 
         The false discovery rate, the expected share of ID samples among those that are
         rejected, is at most `alpha`. A sample's label depends on the others.

@@ -1,4 +1,4 @@
-"""From images to decisions in one scikit-learn pipeline."""
+"""make_react_pipeline: from images to decisions in one scikit-learn Pipeline."""
 
 import difflib
 

@@ -1,4 +1,4 @@
-"""What clipping does to one rectified unit, in the paper's model of it.
+"""The paper's model of a rectified unit, and what clipping does to its mean.
 
 Before its ReLU, a unit is normal on in-distribution data, and skewed on other data.
 """
@@ -254,7 +254,7 @@ def fit_activations(X):
     Notes
     -----
     Of more than 1,000 activations above 0, a unit is represented by 1,000 quantiles.
-    Where a unit is 0 for most samples, its three parameters are hardly told apart,
+    Where a unit is 0 for most samples, its three parameters can hardly be estimated,
     though the means that they predict are.
 
     Averages over positions, such as most networks end in, are not rectified normal

@@ -562,8 +562,12 @@ def test_minus_one_in_any_guise(X, y):
     ("y", "error", "sentence"),
     [
         ([True, False] * 15, TypeError, "y is boolean; expected 1"),
-        ([1.0, np.nan, 1.0] * 10, ValueError, "y misses 10 of 30 labels.*row 1"),
-        (["a", None, "b"] * 10, ValueError, "y misses 10 of 30 labels.*row 1"),
+        (
+            [1.0, np.nan, 1.0] * 10,
+            ValueError,
+            "y has no label for 10 of 30 rows.*row 1",
+        ),
+        (["a", None, "b"] * 10, ValueError, "y has no label for 10 of 30 rows.*row 1"),
     ],
 )
 def test_labels_that_say_nothing(X, y, error, sentence):

@@ -1,4 +1,4 @@
-"""Prepared images become one batch of one shape."""
+"""Join prepared images to one batch, where they have one shape."""
 
 from typing import Any, NamedTuple
 

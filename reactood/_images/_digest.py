@@ -1,4 +1,4 @@
-"""The digest of an image's content, by which a cache finds it again."""
+"""A digest of an image's content: the key under which a cache keeps its features."""
 
 import os
 

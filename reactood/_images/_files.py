@@ -1,4 +1,4 @@
-"""Image files and encoded images: found, opened and decoded, or refused with a reason.
+"""Find, open and decode image files and encoded images, or say why not.
 
 Only decoders of Pillow that do the work themselves are let near a file, only regular
 files are opened, and no more pixels are decoded than `PIL.Image.MAX_IMAGE_PIXELS` says.

@@ -1,4 +1,4 @@
-"""What kind of images came in: a sequence of them, or a numeric array."""
+"""Decide what kind of images the input is: a sequence of images, or an array."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
@@ -107,7 +107,7 @@ def _unpacked(row, item):
 
 
 def _is_sequence(X):
-    """Tell lists, and datasets that are none of torch's but look like one."""
+    """Return whether X is a list, or a dataset of another library than torch."""
     looks = hasattr(X, "__len__") and hasattr(X, "__getitem__")
     other = hasattr(X, "shape") or hasattr(X, "__array__") or isinstance(X, Mapping)
     return isinstance(X, Sequence) or (looks and not other)

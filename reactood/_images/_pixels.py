@@ -1,4 +1,4 @@
-"""One image of any kind as pixels: read, with its colours, or refused."""
+"""Read the pixels of one image of any kind, in RGB or grey."""
 
 from collections.abc import Mapping
 
@@ -78,7 +78,7 @@ def pixels_of(item):
 
 
 def channels_last(shape):
-    """Tell (H, W, C) from (C, H, W); raise where neither fits."""
+    """Return whether a shape is (H, W, C) and not (C, H, W); raise if it is neither."""
     if len(shape) == 2 or shape[-1] in CHANNELS:
         return True
     if shape[0] in CHANNELS:

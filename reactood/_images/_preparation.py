@@ -1,4 +1,4 @@
-"""One image of any accepted kind becomes a tensor that a model takes."""
+"""Turn one image of any kind into the tensor that a model takes."""
 
 from collections.abc import Mapping
 
@@ -222,7 +222,7 @@ def _split(transform):
 
 
 def _is_to_tensor(step):
-    """Tell torchvision's step, and timm's, which does the same to PIL images."""
+    """Return whether a step is ToTensor, of torchvision or of timm."""
     timms = "MaybeToTensor", "timm.data.transforms"
     kind = type(step)
     return kind is transforms.ToTensor or (kind.__name__, kind.__module__) == timms
@@ -246,7 +246,7 @@ class _Pixels:
 
 
 class MissingTransform:
-    """Stands in for a transform that nobody knows; raises when one is needed."""
+    """Stands in for an unknown transform; raises when a transform is needed."""
 
     def __call__(self, image):
         """Raise ValueError."""
@@ -275,7 +275,7 @@ def check_resized(transform, image):
         elif isinstance(step, transforms.CenterCrop | v2.CenterCrop):
             height, width = step.size
         elif not isinstance(step, SAME_SIZE):
-            return  # nobody knows what it makes
+            return  # its result cannot be known
         check_pixels(width, height, "once it is resized, it has")
 
 

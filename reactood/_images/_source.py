@@ -1,4 +1,4 @@
-"""What every source of images has in common, and how its first images are read."""
+"""The interface of all sources of images, and a look at their first images."""
 
 import abc
 import contextlib
@@ -45,7 +45,7 @@ class ImageSource(abc.ABC):
     length : int or None
         How many rows a pass will give, where that is known before it.
     keyed : bool
-        Whether rows can be told apart before they are prepared.
+        Whether rows have keys before they are prepared.
     read_before : Begun or None
         What was begun before, by `fit`: a pass that goes on with it misses images.
     """

@@ -1,4 +1,4 @@
-"""Every accepted input becomes an iterator of batches.
+"""Sources of images: they turn every accepted input into batches.
 
 A batch is a tensor of shape (n, ...) on the host: float32, or uint8 pixels that are
 scaled and normalised later, on the device. Three kinds of source make them: rows of
@@ -111,7 +111,7 @@ class ItemSource(ImageSource):
         What is done to each.
     num_workers : int
         Processes that do it; 0 for as many threads of this process as torch uses, or
-        this thread alone where nobody knows whether the code is safe in several.
+        this thread alone where the user's code may not be safe in several.
     """
 
     def __init__(self, items, prepare, num_workers):
@@ -120,7 +120,7 @@ class ItemSource(ImageSource):
         self.num_workers = num_workers
         self.n_rows = len(items)
         self.uniform = Uniform()
-        # Of other containers, nobody knows what it costs to ask twice for an image.
+        # Other containers may need long for an image that is asked for twice.
         self.keyed = isinstance(items, list | tuple | np.ndarray | torch.Tensor)
 
     def image(self, row):
@@ -170,7 +170,7 @@ class ItemSource(ImageSource):
         try:
             for errors, groups in batches:
                 yield self.uniform(errors, groups)
-        finally:  # at once, whoever still holds this generator
+        finally:  # at once, even if this generator is still referenced
             with contextlib.suppress(Exception):
                 batches._shutdown_workers()
 

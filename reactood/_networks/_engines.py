@@ -253,7 +253,7 @@ def _headless(backbone, batch, engine):
 
 @functools.cache
 def _openvino_core():
-    """Return the one core of this process, which nobody takes down.
+    """Return the one core of this process, which is never taken down.
 
     Each core gives its thread another stack for signal handlers. Cores that go in
     another order than they came in leave one behind that is unmapped, and the next
@@ -277,7 +277,7 @@ def _trace(openvino, module, example):
 
 @contextlib.contextmanager
 def _plain_attention():
-    """Leave out torch's fused attention of inference, which nobody can convert."""
+    """Leave out torch's fused attention of inference, which OpenVINO cannot convert."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""A frozen network is rearranged to run faster: the same function, other arithmetic.
+"""Rearrange a frozen network to run faster, with the same results.
 
 Batch normalisation with fixed statistics is a scale and a shift per channel, which the
 convolution before it can do itself; and convolutions run faster on a processor when
@@ -69,7 +69,7 @@ def fold(network, pairs):
 
 
 def same_features(ours, theirs, tolerance=FOLD_TOLERANCE):
-    """Tell whether every feature agrees, relative to its largest value in the batch."""
+    """Return whether all features agree, relative to their largest value."""
     if ours.shape != theirs.shape:
         return False
     largest = theirs.abs().amax(dim=0)
@@ -79,12 +79,12 @@ def same_features(ours, theirs, tolerance=FOLD_TOLERANCE):
 
 
 def is_convolutional(network):
-    """Tell a network of 2-D convolutions, by more than the one that cuts patches."""
+    """Return whether a network has 2-D convolutions besides one that cuts patches."""
     return sum(isinstance(m, nn.Conv2d) for m in network.modules()) > 1
 
 
 def _is_plain(module):
-    """Tell a module without hooks of the user's, which folding would drop."""
+    """Return whether a module has no hooks of the user, which folding would drop."""
     return not (
         module._forward_hooks
         or module._forward_pre_hooks

@@ -1,4 +1,4 @@
-"""Batches through an engine: device copies, memory, order."""
+"""Run batches through an engine: copies to the device, memory limits, order."""
 
 import contextlib
 from typing import Any

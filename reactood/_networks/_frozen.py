@@ -1,4 +1,4 @@
-"""The user's model as an extractor keeps it: private, proved, and built when needed."""
+"""FrozenModel: a private copy of the user's model, proved once and then fixed."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""The classifier's final linear layer: found in a network, built, and compared."""
+"""Find the classifier's head, its final linear layer, and check that it is the same."""
 
 import contextlib
 import functools

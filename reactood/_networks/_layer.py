@@ -1,4 +1,4 @@
-"""Any layer as features: which axis of its output holds the channels."""
+"""Take features from any layer: find the axis of its output that holds the channels."""
 
 import contextlib
 

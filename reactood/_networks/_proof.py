@@ -1,4 +1,4 @@
-"""Where to stop in a network: proved on a few images that the head makes its logits."""
+"""Prove on a few images that the head gives the logits, and so where to stop."""
 
 import functools
 import itertools
@@ -72,7 +72,7 @@ def _check_finite(output, network, batch):
 
 
 def _check_rows(backbone, batch, features):
-    """Raise or warn unless each image has features of its own; tell whether so."""
+    """Return whether each image has features of its own; raise or warn if not."""
     if features.ndim != 2 or len(features) != len(batch):
         raise ValueError(
             f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features of "

@@ -1,4 +1,4 @@
-"""What the ReAct detectors share once they are fitted: scores, decisions, classes."""
+"""The base of the ReAct detectors: scores, decisions and classes after `fit`."""
 
 from numbers import Integral, Real
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""A feature matrix, a block of rows at a time.
+"""Read a feature matrix block by block, and check its values.
 
 Blocks are small enough to stay in the processor's cache, so that several operations
 on a block cost one pass over memory, and no step needs a second copy of the matrix.

@@ -1,4 +1,4 @@
-"""The clip that ReAct learns, and what makes one degenerate."""
+"""Clip: the bounds that ReAct learns, and the checks for useless ones."""
 
 from dataclasses import dataclass, replace
 from typing import Any

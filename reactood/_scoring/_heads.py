@@ -1,4 +1,4 @@
-"""Every accepted classifier head, as one thing: features in, logits out."""
+"""Classifier heads of every accepted kind, as functions from features to logits."""
 
 import copy
 import inspect
@@ -155,7 +155,7 @@ def make_head(head, X, y=None, rows=None):
 
 
 def _is_recipe(head):
-    """Tell whether ``head`` is a function without arguments that makes the head."""
+    """Return whether ``head`` is a function without arguments that makes the head."""
     return (
         callable(head) and not isinstance(head, nn.Module) and not hasattr(head, "fit")
     )

@@ -1,4 +1,4 @@
-"""From features to scores: clip, head and score function, one block at a time."""
+"""Scorer: from features to scores by clip, head and score function."""
 
 import numpy as np
 import torch

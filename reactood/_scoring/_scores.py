@@ -68,7 +68,7 @@ def check_spread(scores, X, common=0.0):
     if len(scores) > 1 and np.ptp(scores) <= least:
         raise ValueError(
             f"All {len(scores)} training rows (n_features={X.shape[1]}) get the same "
-            f"score, {scores[0]:.6g}: nothing can be told apart. Are all rows of X "
+            f"score, {scores[0]:.6g}: they cannot be ranked. Are all rows of X "
             "alike, are the head's weights all 0, does the clip cut everything off, "
             "or is the temperature very high?"
         )

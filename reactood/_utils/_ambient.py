@@ -1,4 +1,4 @@
-"""Results that do not depend on what the program has set around the call."""
+"""Protect results from torch settings of the program: autocast, dtype, device."""
 
 import contextlib
 import operator

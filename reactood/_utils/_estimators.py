@@ -1,4 +1,4 @@
-"""What several estimators share: refits that fail as a whole, and hints in errors."""
+"""Mixins and decorators of estimators: decisions, failed refits, hints in errors."""
 
 import functools
 from numbers import Real

@@ -1,4 +1,4 @@
-"""The labels of rows: which rows are in-distribution."""
+"""Read labels: which rows are in-distribution, and whether labels look like marks."""
 
 from numbers import Real
 
@@ -35,8 +35,9 @@ def id_rows(y, X):
         missing = np.array([_is_missing(label) for label in y])
     if missing.any():
         raise ValueError(
-            f"y misses {missing.sum()} of {len(y)} labels, the first in row "
-            f"{missing.argmax()}; label every row, 1 or by its class, and -1 for OOD."
+            f"y has no label for {missing.sum()} of {len(y)} rows, the first of them "
+            f"row {missing.argmax()}; label every row, 1 or by its class, and -1 for "
+            "OOD."
         )
     if rows.all():
         return y, None

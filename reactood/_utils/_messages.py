@@ -1,4 +1,4 @@
-"""Parts of messages: close names and lists of names."""
+"""Parts of error messages: similar names, lists of names, kinds of values."""
 
 import difflib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The user's torch modules: private copies, weights, memory."""
+"""Copy and build torch modules of the user, read their weights, free memory."""
 
 import copy
 import gc
@@ -54,7 +54,7 @@ def private_copy(module: nn.Module, parameter: str) -> nn.Module:
 
 
 def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module:
-    """Return what ``factory`` builds, in eval mode, where nobody else uses it."""
+    """Return what ``factory`` builds, in eval mode, for private use."""
     _check_takes_nothing(factory, parameter)
     with default_device():
         module = factory()

@@ -1,4 +1,4 @@
-"""PIL images decoded as they are, by one thread at a time."""
+"""Decode PIL images without any conversion, one thread at a time."""
 
 import threading
 

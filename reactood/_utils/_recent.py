@@ -1,4 +1,4 @@
-"""A memory of what was used last, bounded, for any number of threads."""
+"""A bounded, thread-safe memory of recently used values."""
 
 import threading
 from collections import OrderedDict

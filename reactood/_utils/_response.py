@@ -1,4 +1,4 @@
-"""Outlier detectors of any library: their steps, and the method that scores."""
+"""Find the steps of an estimator, and the method that gives its scores."""
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator

@@ -1,4 +1,4 @@
-"""Everything that reactood takes from scikit-learn's underscore names.
+"""The only module that imports private names of scikit-learn.
 
 They may move with any release of scikit-learn; a move costs one edit here.
 """

@@ -1,4 +1,4 @@
-"""Arrays and tensors of any kind as torch tensors, and the device that computes."""
+"""Turn arrays into torch tensors without a copy, and choose the device."""
 
 from typing import TypeAlias
 
@@ -11,8 +11,8 @@ Matrix: TypeAlias = np.ndarray | torch.Tensor
 class _Writable:
     """Shows a read-only array's memory as writable: torch has no read-only tensors.
 
-    Nobody here writes to it. The warning that torch would give could only be caught
-    by a switch that all threads share.
+    This package does not write to it. The warning that torch would give could only be
+    caught by a switch that all threads share.
     """
 
     def __init__(self, array):

@@ -1,4 +1,4 @@
-"""Warnings that name the line of the user's code that they are about."""
+"""Warn with the line of the user's code as the place."""
 
 import sys
 import warnings

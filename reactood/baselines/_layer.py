@@ -1,4 +1,4 @@
-"""The clip after an earlier layer of the network."""
+"""Apply the clip after an earlier layer of the network."""
 
 import copy
 

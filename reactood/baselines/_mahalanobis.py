@@ -1,4 +1,4 @@
-"""The distance of features to the nearest class mean."""
+"""Score by the Mahalanobis distance to the nearest class mean."""
 
 from numbers import Real
 from typing import ClassVar
@@ -178,7 +178,7 @@ def _check_freedom(centered, codes, precision):
         raise ValueError(
             f"X has {n} rows of {len(sizes)} classes for {n_features} features: so few "
             "that all are equally far from the mean of their class, and nothing can be "
-            f"told apart. Give more than {n_features + len(sizes)} rows, and better "
+            f"ranked. Give more than {n_features + len(sizes)} rows, and better "
             "several times as many, or covariance_estimator="
             "LedoitWolf(assume_centered=True), which shrinks the covariance."
         )

@@ -1,4 +1,4 @@
-"""ODIN: features of images that were moved a little towards their class."""
+"""ODIN: features of images that are perturbed towards their predicted class."""
 
 from numbers import Real
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of other images than the training ones."""
+"""Recompute the statistics of batch normalisation on other images."""
 
 from sklearn.utils import check_array
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -1,4 +1,4 @@
-"""Feature rows on disk, so that no image goes through a model twice."""
+"""Keep features on disk, so that no image goes through a model twice."""
 
 from reactood.cache._feature_cache import FeatureCache
 

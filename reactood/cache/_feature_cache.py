@@ -1,4 +1,4 @@
-"""Feature rows on disk, so that no image goes through a model twice."""
+"""FeatureCache: what users see of a cache, its size and its contents."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from reactood.cache._store import Store, open_file, transaction, used_bytes
 
 
 class FeatureCache:
-    """Keeps the features of images in a folder, whoever asks for them again.
+    """Keeps the features of images in a folder, for this and all later processes.
 
     Give it, or the folder alone, to :class:`~reactood.TorchFeatureExtractor` as
     `cache`. A row is found again by what made it: the image (its pixels; of a PIL
@@ -44,7 +44,7 @@ class FeatureCache:
     has a checksum over all that it is, so that a damaged file loses rows and mixes
     none. Features that are NaN or infinite are not kept.
 
-    With the extra `reactood[cache]`, images are told apart by XXH3, a fast hash of 128
+    With the extra `reactood[cache]`, images are identified by XXH3, a fast hash of 128
     bits that an attacker could deceive by images made for it; without, by BLAKE2b,
     which withstands that and takes about thirty times as long.
 
@@ -105,7 +105,7 @@ class FeatureCache:
             return 0 if connection is None else used_bytes(connection)
 
     def info(self):
-        """Tell what the cache holds.
+        """List what the cache holds.
 
         Returns
         -------

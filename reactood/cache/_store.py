@@ -1,4 +1,4 @@
-"""Rows of features in an SQLite file, shared by any number of processes.
+"""Store: reads and writes rows of features in an SQLite file, for many processes.
 
 A row is written in one transaction or not at all, and carries a checksum of all that
 it is: its setting, its image and its features.  So a damaged index cannot serve one for
@@ -58,7 +58,8 @@ class Store:
     width : int
         Features per row.
     max_bytes : int or None
-        The file is kept below by forgetting rows that nobody used for the longest.
+        The largest size of the file. The rows that were not used for the longest time
+        are deleted first.
     """
 
     def __init__(self, folder, digest, about, width, max_bytes=None):
@@ -310,7 +311,7 @@ def _connect_once(folder):
             connection.close()
             raise
         return connection, True
-    # Nobody can write here: the log, if there is one, belongs to a copy of the folder.
+    # The folder is read-only: a log, if there is one, belongs to a copy of it.
     options = "?mode=ro" if Path(f"{path}-shm").exists() else "?immutable=1"
     connection = _open(path.absolute().as_uri() + options, path)
     try:

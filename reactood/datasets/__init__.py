@@ -1,4 +1,4 @@
-"""Data: a small real example with a trained network, and views of your own images."""
+"""Example data with a trained network, and access to your own images."""
 
 from reactood.datasets._digits import digits_classifier, load_digits_ood
 from reactood.datasets._images import ImageDataset, list_images

@@ -1,4 +1,4 @@
-"""Scikit-learn's digits, images that are none of them, and a network to tell both."""
+"""Scikit-learn's digits, other images as OOD data, and a trained classifier."""
 
 from importlib.resources import files
 

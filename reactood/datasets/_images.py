@@ -1,4 +1,4 @@
-"""A torch Dataset that scikit-learn can slice, and the files in a folder."""
+"""ImageDataset, a torch Dataset that scikit-learn can slice, and list_images."""
 
 import os
 

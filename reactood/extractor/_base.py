@@ -1,4 +1,4 @@
-"""What feature extractors share: a proved private model, and the pass over images."""
+"""The base of feature extractors: build and prove the model, run over images."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Rows that a cache knows: looked up by what made them, and kept for the next time."""
+"""Read the rows that a cache has, and store the rows that it lacks."""
 
 import numpy as np
 

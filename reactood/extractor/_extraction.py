@@ -1,4 +1,4 @@
-"""Every image goes through the backbone once: known rows come from the cache."""
+"""Extract the features of all images: known rows from the cache, others computed."""
 
 from reactood._images._source import plan_rows
 from reactood._utils._progress import progress_bar

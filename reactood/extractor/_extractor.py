@@ -304,14 +304,14 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         prepare = preparation_of(self.preprocess, frozen.transform)
         if frozen.identity is None:
             raise ValueError(
-                f"cache= needs to tell this model from others, but {frozen.problem}. "
+                f"cache= needs an identity of the model, but {frozen.problem}. "
                 "Use cache=None, or a model without it."
             )
         try:
             preprocess = identity((prepare.transform, prepare.rgb))
         except TypeError as error:
             raise ValueError(
-                f"cache= needs to tell preprocess={self.preprocess!r} from others, but "
+                f"cache= needs an identity of preprocess={self.preprocess!r}, but "
                 f"{error}. Use cache=None, or a function or an object that can be "
                 "pickled."
             ) from error

@@ -1,4 +1,4 @@
-"""One pass over images: read, through the backbone, into the sink."""
+"""One pass over images: read them, compute features, write these to the sink."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""Several processes that need the same rows compute each of them once.
+"""Share the work between processes that need the same rows: each is computed once.
 
 Each process announces the rows that it is about to compute, and the others take
 different ones. A process that waits for another takes over where that one is too slow,

@@ -1,4 +1,4 @@
-"""Where features go: memory, an array of the user's, or a file."""
+"""Rows: takes features into memory, into an array of the user, or into a file."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ import numpy as np
 
 try:
     import fcntl
-except ImportError:  # Windows, where nobody can remove a file that is in use
+except ImportError:  # Windows, where a file in use cannot be removed
     fcntl: Any = None  # type: ignore[no-redef]
 
 
@@ -214,7 +214,7 @@ def _prefix():
 
 
 def _lock(stream):
-    """Lock an open file; return whether it could be locked, None if nobody can."""
+    """Lock an open file; return whether that worked, None without locks."""
     if fcntl is None:
         return None
     try:

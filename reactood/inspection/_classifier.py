@@ -1,4 +1,4 @@
-"""Outlier detectors for those of scikit-learn's tools that want classifiers."""
+"""as_classifier: an outlier detector as a binary classifier of ID and OOD."""
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone

@@ -1,4 +1,4 @@
-"""What the displays share: the parts of an estimator, labels, axes and colours."""
+"""Helpers of the displays: features and clip of an estimator, labels, axes, colours."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._blocks import check_finite
 from reactood._utils._response import parts_of, unfrozen
 
-# Okabe and Ito's, which colour-blind readers can tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 ID_COLOR, OOD_COLOR, CLIP_COLOR = "#0072B2", "#D55E00", "black"
 
 

@@ -1,4 +1,4 @@
-"""The images at both ends of the scale."""
+"""Show the images with the highest and the lowest scores."""
 
 import os
 

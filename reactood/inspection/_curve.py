@@ -1,4 +1,4 @@
-"""A metric against the percentile, from the results of a search."""
+"""Plot a metric against the percentile, from the results of a search."""
 
 import re
 

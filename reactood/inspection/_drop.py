@@ -1,4 +1,4 @@
-"""The units that the clip takes the most energy from, for one sample."""
+"""Plot the units whose clipping lowers the energy of one sample most."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What each unit contributes to the drop of the energy when it is clipped."""
+"""Compute what each clipped unit contributes to the drop of the energy."""
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax

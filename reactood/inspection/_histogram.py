@@ -1,4 +1,4 @@
-"""All activations pooled, and where among them the clip is."""
+"""Plot the distribution of all activations, with the clip."""
 
 import numpy as np
 

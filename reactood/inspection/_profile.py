@@ -1,4 +1,4 @@
-"""How strongly each unit is activated by ID and by OOD data."""
+"""Plot the mean activation of each unit on ID and on OOD data."""
 
 import numpy as np
 

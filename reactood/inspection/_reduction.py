@@ -1,4 +1,4 @@
-"""What the clip takes from each unit, measured and predicted."""
+"""Plot how much the clip lowers each unit, measured and predicted by theory."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The scores of ID and OOD samples, and the lines drawn between them."""
+"""Plot the score distributions of ID and OOD samples, with thresholds."""
 
 import numpy as np
 from sklearn.utils import check_array, column_or_1d

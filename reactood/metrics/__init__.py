@@ -1,4 +1,4 @@
-"""How well in-distribution is told from out-of-distribution."""
+"""Metrics of how well scores separate in-distribution from out-of-distribution."""
 
 from reactood.metrics._ranking import (
     aupr_in,

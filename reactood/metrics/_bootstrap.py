@@ -1,4 +1,4 @@
-"""All metrics of many resamples at once, from counts of samples."""
+"""Compute the metrics of many bootstrap resamples at once."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""How well in-distribution is told from out-of-distribution.
+"""Ranking metrics: FPR at a TPR, AUROC, both AUPRs, detection error.
 
 Labels are 1 for in-distribution (ID) and -1 for out-of-distribution (OOD); a score is
 the higher, the more in-distribution.  Where the field has several conventions for one

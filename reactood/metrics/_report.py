@@ -1,4 +1,4 @@
-"""Every number of an evaluation, with its uncertainty, in one call."""
+"""ood_report: all metrics on several OOD sets, with confidence intervals."""
 
 import functools
 import operator

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as text, as HTML and as a data frame."""
+"""OODReport: the result of ood_report as text, HTML and a data frame."""
 
 import html
 import textwrap

@@ -1,4 +1,4 @@
-"""Choosing a percentile, with out-of-distribution data and without."""
+"""Choose the percentile, with or without out-of-distribution data."""
 
 from reactood.model_selection._detector_cv import ReActDetectorCV
 from reactood.model_selection._split import LeaveOneOODSourceOut, OODSplit

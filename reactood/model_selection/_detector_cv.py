@@ -1,4 +1,4 @@
-"""A detector that chooses its percentile by cross-validation."""
+"""ReActDetectorCV: chooses its percentile by cross-validation with OOD rows."""
 
 from numbers import Integral, Real
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Folds in which out-of-distribution rows judge, and are not learned from."""
+"""Splitters that keep OOD rows out of the training side."""
 
 from typing import Any
 

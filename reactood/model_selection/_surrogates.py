@@ -1,4 +1,4 @@
-"""Stand-ins for out-of-distribution data, made of in-distribution data."""
+"""Make surrogate OOD images or features out of in-distribution data."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from reactood._utils._tensors import as_float
 
 __all__ = ["make_surrogate_features", "make_surrogate_ood"]
 
-MOST_MEASURED = 256  # images that tell the mean and the spread of all
+MOST_MEASURED = 256  # images from which mean and spread are estimated
 
 
 def make_surrogate_ood(X_id, kind="gaussian_noise", *, n_samples=None, random_state=0):
@@ -180,7 +180,7 @@ class _Images:
         return array.reshape(*array.shape[:2], -1).astype(np.float64)
 
     def is_8_bit(self, row):
-        """Tell pixels from floats that are already preprocessed."""
+        """Return whether an image is pixels, and not floats already preprocessed."""
         dtype = getattr(self[row], "dtype", np.uint8)
         return dtype in (np.uint8, torch.uint8)
 

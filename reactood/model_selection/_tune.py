@@ -1,4 +1,4 @@
-"""A percentile without out-of-distribution data, as in the paper."""
+"""tune_percentile: choose the percentile without OOD data, by surrogates."""
 
 import itertools
 

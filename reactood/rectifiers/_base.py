@@ -1,4 +1,4 @@
-"""The base of rules that shape activations: validation, fitting, checks."""
+"""The base class of all rectifiers: validation and checks."""
 
 from numbers import Real
 from typing import ClassVar

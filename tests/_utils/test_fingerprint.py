@@ -634,7 +634,7 @@ def test_modules_of_a_class_of_their_own_are_told_by_it():
 def test_functions_without_a_name_of_their_own_are_refused():
     with pytest.raises(TypeError, match=r"ufunc '<lambda> .vectorized.'"):
         identity(np.frompyfunc(lambda x: x, 1, 1))
-    with pytest.raises(TypeError, match="generator cannot be told"):
+    with pytest.raises(TypeError, match="generator has no identity"):
         identity(i for i in "ab")
     with pytest.raises(TypeError, match=r"sys\.modules holds"):
         identity(sys.modules)

@@ -292,7 +292,9 @@ def test_an_unmarked_preprocess_cannot_be_cached(extractor, photos):
         lock = threading.Lock()
     extractor.set_params(preprocess=lambda image: (lock, to_tensor(image))[1])
     sized = [photos[2]]
-    with pytest.raises(ValueError, match=r"cache= needs to tell preprocess=.* lock"):
+    with pytest.raises(
+        ValueError, match=r"cache= needs an identity of preprocess=.* lock"
+    ):
         extractor.fit_transform(sized)
 
 

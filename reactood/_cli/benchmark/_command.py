@@ -1,4 +1,4 @@
-"""The command ``benchmark``."""
+"""The options of the command ``benchmark``, and what it runs."""
 
 import argparse
 import shlex

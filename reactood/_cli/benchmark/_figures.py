@@ -1,4 +1,4 @@
-"""The figures of a report: the paper's first figure, for the model at hand."""
+"""Draw the figures of a report, as the paper's first figure."""
 
 import io
 

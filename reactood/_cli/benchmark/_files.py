@@ -1,4 +1,4 @@
-"""Files of public data sets, in the layouts that others gave them."""
+"""Find and read the files of public data sets, in their usual layouts."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""What ``--methods`` may name, and how each is made."""
+"""The methods that ``--methods`` may name, and how each is built."""
 
 from dataclasses import dataclass
 from typing import Any

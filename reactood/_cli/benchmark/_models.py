@@ -1,4 +1,4 @@
-"""What ``--model`` may name, and the two networks of the paper's CIFAR experiments."""
+"""The models that ``--model`` may name, with the networks of the CIFAR experiments."""
 
 import functools
 import importlib.util

@@ -1,4 +1,4 @@
-"""The ReAct paper's Table 1, to be printed beside what is measured.
+"""The numbers of the ReAct paper's Table 1.
 
 FPR95 and AUROC in per cent for iNaturalist, SUN, Places and Textures, from the figure
 of that table in the authors' repository.

@@ -1,4 +1,4 @@
-"""The report: a table as text, CSV, JSON, and a page with figures."""
+"""Write the report as text, CSV, JSON, and an HTML page with figures."""
 
 import base64
 import csv

@@ -1,4 +1,4 @@
-"""From a task and methods to numbers; what was computed once is kept."""
+"""Run methods on a task and compute their numbers; finished work is kept."""
 
 import functools
 import hashlib

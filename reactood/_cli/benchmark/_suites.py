@@ -1,4 +1,4 @@
-"""The suites: which model, which images to learn from, and which to tell apart."""
+"""The suites: a model, ID images to learn from, and ID and OOD images to judge."""
 
 import os
 from pathlib import Path

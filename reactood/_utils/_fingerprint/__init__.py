@@ -1,1 +1,1 @@
-"""The identity of things: equal in every process for those that do the same."""
+"""Identities: the same text in every process for objects that do the same."""

@@ -1,4 +1,4 @@
-"""What a function's code reads from outside: read off its bytecode, nothing is run."""
+"""Find what a function's code uses from outside, by its bytecode alone."""
 
 import dis
 import types
@@ -31,7 +31,7 @@ class Uses(NamedTuple):
     any_attribute : bool
         Whether names of attributes are made at run time.
     unknown : str
-        Why nobody can tell what the code reads; empty if all is well.
+        Why it cannot be known what the code reads; empty if it can.
     """
 
     names: frozenset[str] = frozenset()

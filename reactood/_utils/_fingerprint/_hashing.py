@@ -1,4 +1,4 @@
-"""Hashes of bytes and tensors, and what tells versions of a file apart."""
+"""Hash bytes and tensors, and describe the version of a file."""
 
 import functools
 import hashlib

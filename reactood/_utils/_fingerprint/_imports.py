@@ -1,4 +1,4 @@
-"""Modules as the code of a function imports them."""
+"""Import modules as the code of a function does."""
 
 import importlib
 import importlib.machinery

@@ -1,4 +1,4 @@
-"""Which code belongs to Python, or to a library that says so when it changes.
+"""Decide which code belongs to Python or to a library with a version.
 
 Names can be borrowed: `functools.wraps` copies them, and a script may be called as one
 of Python's modules is.  So a thing belongs to a library if it is found there, or if its
@@ -37,7 +37,7 @@ def library_version(name):
         return str(module.__version__) if known else None
     if top not in sys.stdlib_module_names or top == "__main__":
         return None
-    # A script of the user's may have the name of a module that nobody imports.
+    # A script of the user may have the name of a module that is not imported.
     file = _file(top)
     if file is None or (file.startswith(_STDLIB) and not file.startswith(_SITE)):
         return "{}.{}".format(*sys.version_info)

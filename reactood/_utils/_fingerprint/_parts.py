@@ -1,4 +1,4 @@
-"""What an object is made of, by its type, as far as it matters to what it does."""
+"""List the parts of an object, by its type, that matter to what it does."""
 
 import copyreg
 import functools
@@ -42,7 +42,7 @@ def pickled_parts(thing):
         return thing.__reduce_ex__(4) if reduce is None else reduce(thing)
     except Exception as error:  # whatever an object's own method may raise
         raise TypeError(
-            f"a {type(thing).__name__} cannot be told from another ({error})"
+            f"a {type(thing).__name__} has no identity ({error})"
         ) from error
 
 

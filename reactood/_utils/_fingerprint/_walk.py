@@ -1,4 +1,4 @@
-"""The identity of settings and models: equal in every process, new after a change."""
+"""Identity of settings and models, by a walk through all of their parts."""
 
 import contextlib
 import enum
@@ -91,7 +91,7 @@ class Walk:
         kind = type(thing)
         if kind in _PLAIN:
             self.note(kind.__name__, repr(thing))
-        elif kind is tuple:  # nobody can tell two equal ones from one
+        elif kind is tuple:  # equal tuples count as the same one
             self.note("tuple", len(thing))
             for item in thing:
                 self(item)
@@ -153,7 +153,7 @@ class Walk:
         if tensor.is_meta:
             return self.note("tensor without values", str(tensor.dtype))
         if tensor.is_quantized:
-            raise TypeError("a quantized tensor cannot be told from another")
+            raise TypeError("a quantized tensor has no identity")
         if tensor.layout != torch.strided:
             return self._walk_object(tensor)
         feed_tensor(self.digest, tensor)
