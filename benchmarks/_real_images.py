@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
-WANTED = "mobilenet_v2.py", "imagenet-sample", "textures"
+NEEDED = "mobilenet_v2.py", "imagenet-sample", "textures"
 
 
 def arguments(doc):
@@ -20,7 +20,7 @@ def arguments(doc):
 def find_folder(options):
     """Return the folder, or None where something is missing, which is printed."""
     folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
-    missing = [name for name in WANTED if not (folder / name).exists()]
+    missing = [name for name in NEEDED if not (folder / name).exists()]
     if not missing:
         return folder
     print(
@@ -40,4 +40,4 @@ def load_model(folder):
 
 def list_images(folder):
     """Return the paths of the photos and of the textures, sorted."""
-    return [sorted(map(str, (folder / name).rglob("*.*"))) for name in WANTED[1:]]
+    return [sorted(map(str, (folder / name).rglob("*.*"))) for name in NEEDED[1:]]

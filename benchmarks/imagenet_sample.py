@@ -1,4 +1,4 @@
-"""ReAct on real photos and a real ImageNet classifier, against an independent result.
+"""The suite imagenet-sample against the numbers of an independent implementation.
 
     python benchmarks/imagenet_sample.py --data DIR
 
@@ -8,15 +8,15 @@ photo calibrates, the others are evaluated against the textures. The reference n
 come from an implementation in NumPy that shares no code with this package.
 """
 
-import time
+import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
-from _real_images import arguments, find_folder, load_model
+from _real_images import arguments, find_folder
 from _timing import limit_threads, machine, print_table, verdict
-from sklearn.metrics import roc_auc_score
 
-from reactood import ReActDetector, TorchFeatureExtractor
-from reactood.metrics import fpr_at_tpr
+from reactood.__main__ import main as reactood
 
 PERCENTILES = None, 99, 95, 90, 85, 80, 65
 REFERENCE = {  # AUROC and FPR95 in percent, one pair per percentile
@@ -52,7 +52,7 @@ AUROC_BAR, FPR95_BAR = 0.3, 1.5  # points
 
 
 def main():
-    """Extract features once, then print every table."""
+    """Run the suite, then print its numbers beside the reference."""
     parser = arguments(__doc__)
     parser.add_argument("--engine", default="eager", help="of the extractor")
     parser.add_argument("--precision", default="float32", help="of the extractor")
@@ -62,91 +62,39 @@ def main():
     if folder is None:
         return
     print(machine() + "\n")
-    photos, textures, head = extract(folder, options)
-    calibration, evaluation = photos[::2], photos[1::2]
-    report_scores(calibration, evaluation, textures, head)
-    report_decisions(calibration, evaluation, photos, textures, head)
-    report_degenerate(calibration, head)
+    model = folder / "mobilenet_v2.py"
+    with tempfile.TemporaryDirectory() as out:
+        command = [
+            *("benchmark", "imagenet-sample", "--data", str(folder), "--quiet"),
+            *("--model", f"{model}:load", "--preprocess", f"{model}:preprocess"),
+            *("--methods", "percentiles", "--out", out),
+            *("--engine", options.engine, "--precision", options.precision),
+        ]
+        reactood(command)
+        result = json.loads((Path(out) / "report.json").read_text())
+    compare({row["method"]: row for row in result["methods"]})
+    print(f"ID accuracy, evaluated half: {100 * result['id_accuracy']:.1f} %")
 
 
-def extract(folder, options):
-    """Return the features of photos and textures, and the classifier's head."""
-    model = load_model(folder)
-    extractor = TorchFeatureExtractor(
-        model.load,
-        preprocess=model.preprocess(),
-        engine=options.engine,
-        precision=options.precision,
-    )
-    start = time.perf_counter()
-    photos = extractor.fit_transform(folder / "imagenet-sample")
-    textures = extractor.transform(folder / "textures")
-    seconds = time.perf_counter() - start
-    n_images = len(photos) + len(textures)
-    print(f"{n_images:,} image files in {seconds:.0f} s on {extractor.device=!s}\n")
-    return photos, textures, extractor.head_
-
-
-def report_scores(calibration, evaluation, textures, head):
+def compare(methods):
     """Print AUROC and FPR95 beside the reference, and the largest deviations."""
-    y_true = np.repeat([1, -1], [len(evaluation), len(textures)])
-    X = np.concatenate([evaluation, textures])
     rows, deviations = [], []
     for score, references in REFERENCE.items():
         for percentile, reference in zip(PERCENTILES, references, strict=True):
-            detector = ReActDetector(
-                head, percentile=percentile, score_function=score
-            ).fit(calibration)
-            scores = detector.score_samples(X)
-            ours = (
-                100 * roc_auc_score(y_true, scores),
-                100 * fpr_at_tpr(y_true, scores),
-            )
+            name = score.replace("_", "-")
+            name += "" if percentile is None else f"+react@{percentile}"
+            (cell,) = methods[name]["ood"]
+            ours = 100 * cell["auroc"], 100 * cell["fpr95"]
             deviations.append(np.abs(np.subtract(ours, reference)))
-            rows.append(
-                (
-                    score,
-                    "no clip" if percentile is None else str(percentile),
-                    f"{detector.activation_threshold_:.3f}",
-                    "{:.2f} / {:.2f}".format(*ours),
-                    "{:.2f} / {:.2f}".format(*reference),
-                )
-            )
-    columns = "score", "percentile", "clip", "AUROC / FPR95, %", "reference"
-    print_table(columns, rows)
+            shown = ("{:.2f} / {:.2f}".format(*pair) for pair in (ours, reference))
+            rows.append((name, *shown))
+    print_table(("method", "AUROC / FPR95, %", "reference"), rows)
     auroc, fpr95 = np.max(deviations, axis=0)
     bars = ("AUROC", auroc, AUROC_BAR), ("FPR95", fpr95, FPR95_BAR)
     print_table(
         ("largest deviation", "points", "bar", ""),
         [(k, f"{v:.2f}", f"{bar:.2f}", verdict(v, bar)) for k, v, bar in bars],
     )
-
-
-def report_decisions(calibration, evaluation, photos, textures, head):
-    """Print ID accuracy and the shares that `predict` flags."""
-    detector = ReActDetector(head).fit(calibration)
-    classes = np.arange(len(photos))
-    right = detector.predict_class(photos) == classes
-    rows = [
-        ("ID accuracy, all photos", right.mean()),
-        ("ID accuracy, evaluated half", right[1::2].mean()),
-        ("flagged, calibration photos", (detector.predict(calibration) == -1).mean()),
-        ("flagged, evaluated photos", (detector.predict(evaluation) == -1).mean()),
-        ("flagged, textures", (detector.predict(textures) == -1).mean()),
-    ]
-    print_table(
-        ("energy, percentile 90", "%"), [(k, f"{100 * v:.1f}") for k, v in rows]
-    )
-
-
-def report_degenerate(calibration, head):
-    """Print what `fit` says where the percentile falls among the zeros."""
-    try:
-        ReActDetector(head, percentile=10).fit(calibration)
-    except ValueError as error:
-        print(f"percentile=10 raises, as it should. ValueError: {error}")
-    else:
-        print("FAIL: percentile=10 gives a result, and must raise an error.")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,6 @@ ScoreDistributionDisplay.from_estimator(detector, images, y)
 plt.show()
 
 # %%
-# **What to see:** photographs, letters and symbols are told apart better with the clip
+# **What to see:** photographs, letters and symbols are detected better with the clip
 # than without, the held-out digits worse; and on each set the interval says whether
 # the difference is more than chance.

@@ -4,8 +4,8 @@ Percentile search by cross-validation
 
 The percentile is ReAct's only real parameter. Images go through the network once;
 then ``GridSearchCV`` tries percentiles on the features, which costs next to nothing.
-The search needs some OOD data to tell good from bad. That data chose the percentile,
-so the results are reported on *other* OOD data.
+The search needs some OOD data to compare the candidates. That data chose the
+percentile, so the results are reported on *other* OOD data.
 """
 
 # %%

@@ -1,13 +1,12 @@
 """make_react_pipeline: from images to decisions in one scikit-learn Pipeline."""
 
-import difflib
-
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
 from reactood._networks._head import ModelHead, find_head
 from reactood._utils._display import Shown
+from reactood._utils._messages import did_you_mean
 from reactood._utils._response import parts_of
 from reactood.detector import ReActDetector
 from reactood.extractor._extractor import TorchFeatureExtractor
@@ -202,10 +201,9 @@ def _step_of(name, extractor, detector):
         if name in step.get_params(deep=False):
             return step, name
     known = [k for step in steps.values() for k in step.get_params(deep=False)]
-    close = difflib.get_close_matches(name, known)
     raise TypeError(
         f"{name!r} is a parameter of neither TorchFeatureExtractor nor ReActDetector"
-        + (f"; did you mean {' or '.join(map(repr, close))}?" if close else ".")
+        f"{did_you_mean(name, known) or '.'}"
     )
 
 

@@ -140,13 +140,18 @@ class Forward:
         else:
             moved = moved.contiguous(memory_format=layout)
         features = self.engine(moved)
-        if features.ndim != 2 or len(features) != len(batch):
-            raise ValueError(
-                f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features "
-                f"of shape {tuple(features.shape)}, expected one row per input: does "
-                "the model take the first axis for samples?"
-            )
+        check_rows(features, batch)
         return features.float()
+
+
+def check_rows(features, batch):
+    """Raise unless there is one row of features for each image."""
+    if features.ndim != 2 or len(features) != len(batch):
+        raise ValueError(
+            f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features of "
+            f"shape {tuple(features.shape)}, expected one row per input: does the "
+            "model take the first axis for samples?"
+        )
 
 
 def _gathered(waiting):

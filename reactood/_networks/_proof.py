@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from reactood._networks._backbone import Backbone, Plan, Stop, freeze
 from reactood._networks._build import seeded
-from reactood._networks._forward import first_pass
+from reactood._networks._forward import check_rows, first_pass
 from reactood._networks._head import find_head, linears
 from reactood._networks._layer import attach_layer
 from reactood._utils._ambient import no_gradients
@@ -73,12 +73,7 @@ def _check_finite(output, network, batch):
 
 def _check_rows(backbone, batch, features):
     """Return whether each image has features of its own; raise or warn if not."""
-    if features.ndim != 2 or len(features) != len(batch):
-        raise ValueError(
-            f"{len(batch)} inputs of shape {tuple(batch.shape[1:])} gave features of "
-            f"shape {tuple(features.shape)}, expected one row per input: does the "
-            "model take the first axis for samples?"
-        )
+    check_rows(features, batch)
     alone = backbone(batch[:1].clone())
     varies = bool((alone - features[:1]).abs().max() > 1e-2 * features.abs().max())
     if varies:

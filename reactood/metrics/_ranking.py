@@ -320,6 +320,11 @@ def ood_scorers(*, tpr: float = 0.95):
     }
 
 
+def marks_of(n_id, n_ood):
+    """Return labels of so many ID samples, 1, and after them OOD samples, -1."""
+    return np.repeat([1, -1], [n_id, n_ood])
+
+
 def place_of_threshold(n: int, tpr: float) -> int:
     """Return the index of the paper's threshold among ``n`` ascending ID scores."""
     # 1 - 0.95 is a little more than the 0.05 that is meant.

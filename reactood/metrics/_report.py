@@ -216,7 +216,7 @@ def _with_mean(values, axis):
 
 
 def _metrics(id_scores, ood_scores, tpr):
-    y_true = np.repeat([1, -1], [len(id_scores), len(ood_scores)])
+    y_true = _ranking.marks_of(len(id_scores), len(ood_scores))
     y_score = np.concatenate([id_scores, ood_scores])
     functions = {name: getattr(_ranking, name) for name in METRICS if name != "fpr"}
     functions["fpr"] = functools.partial(_ranking.fpr_at_tpr, tpr=tpr)

@@ -6,6 +6,7 @@ import numpy as np
 
 from reactood.detector import ReActDetector
 from reactood.inspection import ActivationProfileDisplay, ScoreDistributionDisplay
+from reactood.metrics._ranking import marks_of
 
 DPI = 110
 
@@ -30,7 +31,7 @@ def draw(benchmark):
         figure = Figure(figsize=(15, 4), layout="constrained")
         axes = figure.subplots(1, 3)
         both = np.concatenate([test, X])
-        y = np.repeat([1, -1], [len(test), len(X)])
+        y = marks_of(len(test), len(X))
         ScoreDistributionDisplay.from_estimator(plain, both, y, ax=axes[0])
         ActivationProfileDisplay.from_estimator(clipped, both, y, ax=axes[1])
         ScoreDistributionDisplay.from_estimator(clipped, both, y, ax=axes[2])

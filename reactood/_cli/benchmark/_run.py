@@ -21,6 +21,7 @@ from reactood.cache._feature_cache import FeatureCache
 from reactood.detector import ReActDetector
 from reactood.extractor._extractor import TorchFeatureExtractor
 from reactood.metrics import auroc, fpr_at_tpr
+from reactood.metrics._ranking import marks_of
 
 ODIN_TEMPERATURE = 1000.0
 UNKNOWN_TO_ODIN = "precision", "engine"
@@ -153,7 +154,7 @@ class Benchmark:
         return f"no activation is below its lower clip, {low:g}: this is one-sided."
 
     def _cell(self, method, name, id_scores, ood_scores):
-        y = np.repeat([1, -1], [len(id_scores), len(ood_scores)])
+        y = marks_of(len(id_scores), len(ood_scores))
         scores = np.concatenate([id_scores, ood_scores])
         cell = {"ood": name, "fpr95": fpr_at_tpr(y, scores), "auroc": auroc(y, scores)}
         key = method.text if method.percentile is None else None
