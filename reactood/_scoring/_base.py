@@ -140,7 +140,8 @@ class BaseReActDetector(
         share = scorer.share_clipped(X, clip, rows)
         self._head = head
         self.classes_ = head.classes
-        self.__dict__.pop("coef_", None), self.__dict__.pop("intercept_", None)
+        for name in ("coef_", "intercept_"):
+            self.__dict__.pop(name, None)
         if isinstance(head, LinearHead):
             self.coef_, self.intercept_ = head.weight, head.bias
         self.lower_activation_threshold_ = clip.lower

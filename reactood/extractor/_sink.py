@@ -127,7 +127,7 @@ class _Part:
             raise
 
     def _allocate(self, shape):
-        """Claim the room of all rows: writing to a map on a full disk ends the process.
+        """Reserve space for all rows: writing to a map on a full disk ends the process.
 
         The header is numpy's own.
         """
@@ -252,7 +252,7 @@ def _is_alive(pid):
 
 
 def _reserve(descriptor, n_bytes):
-    """Make a file as long as it will be, its room on the disk claimed if possible."""
+    """Make a file as long as it will be, and reserve disk space if possible."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, n_bytes)

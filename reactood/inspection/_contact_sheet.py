@@ -18,7 +18,7 @@ from reactood.inspection._common import (
 
 COLUMNS = 8  # of a sheet; further images go to further rows
 STEP_X, STEP_Y = 1.12, 1.34  # from image to image, in widths; below is the caption
-HEADING = 0.45  # room for it, in widths of an image
+HEADING = 0.45  # space for it, in widths of an image
 WIDTH = 6.4  # inches
 
 

@@ -29,7 +29,7 @@ def full_disk(descriptor, offset, n_bytes):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-# --- the room on the disk ------------------------------------------------------------
+# --- the space on the disk -------------------------------------------------------
 
 
 def test_a_full_disk_is_said_before_the_work(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_a_real_limit_is_an_error_and_no_signal(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="has no such function")
-def test_the_room_is_claimed(tmp_path):
+def test_the_space_is_reserved(tmp_path):
     rows = Rows(1000, 1000, tmp_path / "features.npy")
     status = os.stat(rows.part.name)
     assert status.st_size == 128 + 4_000_000
@@ -70,7 +70,7 @@ def test_the_room_is_claimed(tmp_path):
 
 
 @pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_file_systems_that_cannot_claim_room(tmp_path, monkeypatch, error):
+def test_file_systems_that_cannot_reserve_space(tmp_path, monkeypatch, error):
     def cannot(*args):
         raise OSError(error, "cannot")
 

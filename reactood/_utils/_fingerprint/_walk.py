@@ -123,7 +123,8 @@ class Walk:
         if kind is dict:
             self.note("dict", len(thing))
             for key, value in thing.items():
-                self(key), self(value)
+                self(key)
+                self(value)
         elif kind is list:
             self.note("list", len(thing))
             for item in thing:
@@ -212,8 +213,10 @@ class Walk:
             if function.__closure__:  # a library's wrapper around something
                 self._walk_bindings(function)
             return
-        self(code), self(function.__dict__)
-        self._walk_bindings(function), self._walk_annotations(function)
+        self(code)
+        self(function.__dict__)
+        self._walk_bindings(function)
+        self._walk_annotations(function)
         found = uses(code, function.__globals__)
         if found.unknown:
             raise TypeError(f"{function.__qualname__} cannot be known: {found.unknown}")
@@ -288,7 +291,8 @@ class Walk:
                 known = library_version(module_name(value)) is not None
                 foreign = isinstance(value, type) and not known
             if foreign:
-                self.note(name), self(value)
+                self.note(name)
+                self(value)
 
     def _walk_loose_module(self, module):
         """Walk a module that is a value, of which any attribute may be used."""
@@ -308,7 +312,8 @@ class Walk:
         self._walk_annotations(cls)
         for name, value in sorted(vars(cls).items()):
             if name not in _NOTES:
-                self.note(name), self(value)
+                self.note(name)
+                self(value)
 
     def _walk_enum(self, member):
         self(type(member))
@@ -326,7 +331,8 @@ class Walk:
             if name in hooks:
                 value = {keys.index(key): hook for key, hook in value.items()} or None
             if not (name.startswith("_") and value is None):
-                self.note(name), self(value)
+                self.note(name)
+                self(value)
 
     def _walk_builtin(self, thing):
         """Walk what is written in C: its name, and what has it."""
@@ -345,12 +351,14 @@ class Walk:
             self.note(content_digest(file_version(file)))
 
     def _walk_object(self, thing):
-        self(type(thing)), self(contents(thing))
+        self(type(thing))
+        self(contents(thing))
         reduced = pickled_parts(thing)
         if isinstance(reduced, str):
             return self._walk_named(thing, reduced)
         constructor, args, *rest = reduced
-        self(constructor), self(args)
+        self(constructor)
+        self(args)
         state, items, pairs, setter = (*rest, *[None] * 4)[:4]
         self(reduced_state(state))
         for more in items, pairs:
