@@ -20,9 +20,9 @@ from reactood._utils._sklearn import (
     HasMethods,
     Interval,
     StrOptions,
-    validate_array,
 )
 from reactood._utils._tensors import as_tensor
+from reactood._utils._validation import validate_array
 
 
 class BaseReActDetector(

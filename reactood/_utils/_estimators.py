@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from reactood._utils._sklearn import InvalidParameterError, validate_params
+
+FRACTIONS = "alpha", "calibration_size", "contamination", "tpr", "confidence"
+
 
 class FractionHints(BaseEstimator):
     """Says what was likely meant where a share is no fraction. A base to come first."""
@@ -15,12 +19,34 @@ class FractionHints(BaseEstimator):
         try:
             super()._validate_params()
         except ValueError as error:
-            raise type(error)(f"{error}{_fraction_meant(self, str(error))}") from None
+            meant = _fraction_meant(lambda name: getattr(self, name, None), str(error))
+            raise type(error)(f"{error}{meant}") from None
 
 
-def _fraction_meant(estimator, message):
-    for name in ("alpha", "calibration_size", "contamination"):
-        given = getattr(estimator, name, None)
+def checked(**constraints):
+    """Check parameters of a function as scikit-learn checks those of an estimator."""
+
+    def decorate(function):
+        check = validate_params(constraints, prefer_skip_nested_validation=True)
+        function = check(function)
+
+        @functools.wraps(function)
+        def explained(*args, **kwargs):
+            try:
+                return function(*args, **kwargs)
+            except InvalidParameterError as error:
+                meant = _fraction_meant(kwargs.get, str(error))
+                raise type(error)(f"{error}{meant}") from None
+
+        return explained
+
+    return decorate
+
+
+def _fraction_meant(value_of, message):
+    """Return a hint at the fraction that was meant, or ""."""
+    for name in FRACTIONS:
+        given = value_of(name)
         if f"'{name}' parameter" not in message or not isinstance(given, Real):
             continue
         value = float(given)

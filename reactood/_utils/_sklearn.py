@@ -3,17 +3,20 @@
 They may move with any release of scikit-learn; a move costs one edit here.
 """
 
-import numpy as np
-import torch
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+    validate_params,
+)
 from sklearn.utils.validation import (
     _check_method_params,
     _num_samples,
-    validate_data,
 )
 
 __all__ = [
@@ -21,13 +24,14 @@ __all__ = [
     "HTMLWithMore",
     "HasMethods",
     "Interval",
+    "InvalidParameterError",
     "StrOptions",
     "_check_method_params",
     "_fit_context",
     "_num_samples",
     "_routing_enabled",
     "_safe_indexing",
-    "validate_array",
+    "validate_params",
 ]
 
 
@@ -45,43 +49,3 @@ class HTMLWithMore(BaseEstimator):
         if "text/html" in bundle:
             bundle["text/html"] += self._more_html()
         return bundle
-
-
-def validate_array(estimator, X, *, reset, **check_params):
-    """Validate ``X`` as scikit-learn does; a tensor comes back as it is.
-
-    ``validate_data`` knows NumPy and DataFrames.  For a tensor, which may live on
-    another device, it is shown an array of the same shape that takes no memory.
-    Values are not looked at: NaN and inf are the caller's to find.
-    """
-    if isinstance(X, np.ma.MaskedArray) and X.mask.any():
-        raise TypeError(
-            f"Got a masked array in which {np.count_nonzero(X.mask)} values are "
-            "masked, and none can be left out; fill them in, X.filled(0) say, or drop "
-            "those rows."
-        )
-    if not isinstance(X, torch.Tensor):
-        return validate_data(
-            estimator, X, reset=reset, ensure_all_finite=False, **check_params
-        )
-    if X.is_nested or X.is_meta:
-        kind = "nested tensor" if X.is_nested else "tensor on the meta device"
-        raise TypeError(
-            f"Got a {kind}, which holds no rectangle of numbers; expected a dense "
-            "tensor with values."
-        )
-    if X.requires_grad:
-        raise ValueError(
-            "Got a tensor that requires grad, and nothing here is differentiated; "
-            "pass X.detach()."
-        )
-    if X.is_complex():
-        raise ValueError(f"Complex data not supported: got a tensor of {X.dtype}.")
-    if X.layout != torch.strided:
-        raise TypeError(f"Got a {X.layout} tensor, expected a dense one: X.to_dense().")
-    check_params.pop("dtype", None)
-    stand_in = np.broadcast_to(np.float32(0), tuple(X.shape))
-    validate_data(
-        estimator, stand_in, reset=reset, ensure_all_finite=False, **check_params
-    )
-    return X

@@ -30,7 +30,8 @@ from reactood._utils._ambient import (
     without_autocast,
 )
 from reactood._utils._estimators import as_a_whole
-from reactood._utils._sklearn import Interval, StrOptions, validate_array
+from reactood._utils._sklearn import Interval, StrOptions
+from reactood._utils._validation import validate_array
 from reactood._utils._warnings import warn
 from reactood.extractor._extraction import fill
 from reactood.extractor._sink import Rows

@@ -5,6 +5,8 @@ the higher, the more in-distribution.  Where the field has several conventions f
 name, that of the ReAct paper's code is the default.
 """
 
+from numbers import Real
+
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
@@ -14,6 +16,8 @@ from sklearn.metrics import (
 )
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
+from reactood._utils._estimators import checked
+from reactood._utils._sklearn import Interval, StrOptions
 from reactood._utils._warnings import warn
 
 __all__ = [
@@ -26,6 +30,10 @@ __all__ = [
 ]
 
 
+TPR = Interval(Real, 0, 1, closed="right")
+
+
+@checked(tpr=[TPR], convention=[StrOptions({"paper", "sklearn", "vim", "openood"})])
 def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper"):
     """Share of OOD samples accepted where a share `tpr` of ID samples is accepted.
 
@@ -81,10 +89,6 @@ def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper")
     >>> fpr_at_tpr([1, 1, 1, 1, -1, -1], [4.0, 3.0, 2.0, 1.0, 2.5, 0.0])
     0.5
     """
-    known = "paper", "sklearn", "vim", "openood"
-    _check_convention(convention, known)
-    if not 0 < tpr <= 1:
-        raise ValueError(f"tpr={tpr} must be a fraction in (0, 1]; 95 % is tpr=0.95.")
     id_scores, ood_scores = _split(y_true, y_score)
     if convention == "openood":  # both classes, and the direction, change places
         return _at_first_point(-ood_scores, -id_scores, tpr)
@@ -138,6 +142,7 @@ def auroc(y_true, y_score):
     return float(roc_auc_score(*_joined(id_scores, ood_scores)))
 
 
+@checked(convention=[StrOptions({"paper", "sklearn"})])
 def aupr_in(y_true, y_score, *, convention: str = "paper"):
     """Area under the precision-recall curve with ID as the positive class.
 
@@ -172,7 +177,6 @@ def aupr_in(y_true, y_score, *, convention: str = "paper"):
     >>> aupr_in([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0], convention="sklearn")
     0.8333333333333333
     """
-    _check_convention(convention, ("paper", "sklearn"))
     id_scores, ood_scores = _split(y_true, y_score)
     if convention == "sklearn":
         return float(average_precision_score(*_joined(id_scores, ood_scores)))
@@ -183,6 +187,7 @@ def aupr_in(y_true, y_score, *, convention: str = "paper"):
     return _area(precision, recall)
 
 
+@checked(convention=[StrOptions({"paper", "sklearn"})])
 def aupr_out(y_true, y_score, *, convention: str = "paper"):
     """Area under the precision-recall curve with OOD as the positive class.
 
@@ -215,7 +220,6 @@ def aupr_out(y_true, y_score, *, convention: str = "paper"):
     >>> aupr_out([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0], convention="sklearn")
     0.8333333333333333
     """
-    _check_convention(convention, ("paper", "sklearn"))
     id_scores, ood_scores = _split(y_true, y_score)
     if convention == "sklearn":
         return float(average_precision_score(*_joined(-ood_scores, -id_scores)))
@@ -227,6 +231,7 @@ def aupr_out(y_true, y_score, *, convention: str = "paper"):
     return _area(precision, recall)
 
 
+@checked(convention=[StrOptions({"paper", "balanced"})])
 def detection_error(y_true, y_score, *, convention: str = "paper"):
     """Share of mistakes at the best threshold that there is.
 
@@ -266,7 +271,6 @@ def detection_error(y_true, y_score, *, convention: str = "paper"):
     >>> detection_error([1, 1, -1, -1], [3.0, 1.0, 2.0, 0.0])
     0.25
     """
-    _check_convention(convention, ("paper", "balanced"))
     id_scores, ood_scores = _split(y_true, y_score)
     n_id, n_ood = _accepted(id_scores, ood_scores)
     missed = len(id_scores) - n_id
@@ -275,6 +279,7 @@ def detection_error(y_true, y_score, *, convention: str = "paper"):
     return float(np.min(missed + n_ood) / (len(id_scores) + len(ood_scores)))
 
 
+@checked(tpr=[TPR])
 def ood_scorers(*, tpr: float = 0.95):
     """Make scorers for scikit-learn's cross-validation, of all metrics at once.
 
@@ -390,11 +395,3 @@ def _at_first_point(positive, negative, tpr):
 def _area(height, position):
     widths = np.abs(np.diff(position))
     return float(np.sum(widths * (height[1:] + height[:-1]) / 2))
-
-
-def _check_convention(convention, known):
-    if convention not in known:
-        raise ValueError(
-            f"convention={convention!r} is not known; expected one of "
-            f"{', '.join(map(repr, known))}."
-        )

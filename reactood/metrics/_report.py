@@ -4,13 +4,15 @@ import functools
 import operator
 import warnings
 from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from reactood._utils._estimators import checked
 from reactood._utils._response import parts_of, scoring_of
+from reactood._utils._sklearn import Interval
 from reactood._utils._warnings import warn
 from reactood.metrics import _ranking
 from reactood.metrics._bootstrap import METRICS, metrics_of_resamples
@@ -19,6 +21,12 @@ from reactood.metrics._table import OODReport
 MEAN = "mean"
 
 
+@checked(
+    tpr=[_ranking.TPR],
+    n_bootstrap=[Interval(Integral, 0, None, closed="left"), None],
+    confidence=[Interval(Real, 0, 1, closed="neither")],
+    random_state=["random_state"],
+)
 def ood_report(
     detector,
     X_id,
@@ -135,7 +143,6 @@ def ood_report(
     >>> round(report["letters"]["auroc"], 2)
     0.96
     """
-    _check_options(tpr, n_bootstrap, confidence)
     sets = _named_sets(X_id, X_ood)
     check_is_fitted(detector)
     steps, detector = parts_of(detector)
@@ -221,23 +228,6 @@ def _metrics(id_scores, ood_scores, tpr):
     functions = {name: getattr(_ranking, name) for name in METRICS if name != "fpr"}
     functions["fpr"] = functools.partial(_ranking.fpr_at_tpr, tpr=tpr)
     return [functions[name](y_true, y_score) for name in METRICS]
-
-
-def _check_options(tpr, n_bootstrap, confidence):
-    if not 0 < tpr <= 1:
-        raise ValueError(f"tpr={tpr} must be a fraction in (0, 1]; 95 % is tpr=0.95.")
-    if not 0 < confidence < 1:
-        raise ValueError(
-            f"confidence={confidence} must be a fraction in (0, 1); 95 % is "
-            "confidence=0.95."
-        )
-    if n_bootstrap is None:
-        return
-    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 0:
-        raise ValueError(
-            f"n_bootstrap={n_bootstrap!r} must be a whole number of at least 0; 0 or "
-            "None is for no intervals."
-        )
 
 
 def _named_sets(X_id, X_ood):

@@ -1,14 +1,17 @@
 """tune_percentile: choose the percentile without OOD data, by surrogates."""
 
 import itertools
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
+from reactood._utils._estimators import checked
 from reactood._utils._labels import id_rows
 from reactood._utils._response import parts_of
+from reactood._utils._sklearn import Interval
 from reactood._utils._warnings import warn
 from reactood.detector import ReActDetector
 from reactood.model_selection._detector_cv import PERCENTILES, ReActDetectorCV
@@ -23,6 +26,10 @@ AT_ONCE = 64  # surrogate images in memory
 MOST_SURROGATES = 1000
 
 
+@checked(
+    n_surrogates=[Interval(Integral, 1, None, closed="left"), None],
+    random_state=["random_state"],
+)
 def tune_percentile(
     estimator,
     X_id,

@@ -235,7 +235,7 @@ def test_a_score_that_is_always_the_same_warns():
     [
         ([1, 0], [1, 2], 0.95, r"holds the labels \[0, 1\], expected both 1"),
         ([1, 1], [1, 2], 0.95, r"holds the labels \[1\]"),
-        ([1, -1], [1, 2], 95, r"tpr=95 must be a fraction"),
+        ([1, -1], [1, 2], 95, r"Got 95 instead. It is a fraction: did you mean 0.95"),
         ([1, -1], [1, np.nan], 0.95, "NaN"),
         ([1, -1, 1], [1, 2], 0.95, "inconsistent numbers"),
     ],
@@ -251,7 +251,9 @@ def test_bad_input(y_true, y_score, tpr, sentence):
 
 @pytest.mark.parametrize("metric", [fpr_at_tpr, aupr_in, aupr_out, detection_error])
 def test_unknown_conventions(metric):
-    with pytest.raises(ValueError, match=r"convention='mine' is not known; .*'paper'"):
+    with pytest.raises(
+        ValueError, match=r"'convention' .* among .*'paper'.* Got 'mine'"
+    ):
         metric([1, -1], [1.0, 0.0], convention="mine")
 
 

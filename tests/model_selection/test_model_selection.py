@@ -313,7 +313,7 @@ def test_feature_surrogates(data):
 def test_unknown_kinds(make, data, pictures):
     X = pictures if make is make_surrogate_ood else data[0]
     with pytest.raises(
-        ValueError, match=r"kind='mine' is not known; expected one of '"
+        ValueError, match=r"'kind' parameter of make_.* among .* Got 'mine' instead"
     ):
         make(X, "mine")
 
