@@ -1,0 +1,1 @@
+"""The commands of ``python -m reactood``: one file or folder for each."""

@@ -1,0 +1,1 @@
+"""From any input to batches of tensors: kinds, files, pixels, preparation, sources."""

@@ -1,4 +1,4 @@
-"""Decide what kind of images the input is: a sequence of images, or an array."""
+"""Decide what the whole input is: a sequence of images, a folder, or an array."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView

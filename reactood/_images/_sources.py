@@ -34,10 +34,10 @@ from reactood._images._collate import (
 )
 from reactood._images._digest import image_digest
 from reactood._images._files import content_of, is_encoded, loaded
+from reactood._images._image_source import Begun, ImageSource
 from reactood._images._kinds import check_paths, image_items
 from reactood._images._pixels import check_plain, image_in
 from reactood._images._preparation import Preparation
-from reactood._images._source import Begun, ImageSource
 from reactood._utils._tensors import as_tensor
 from reactood._utils._warnings import warn
 

@@ -1,4 +1,4 @@
-"""FrozenModel: a private copy of the user's model, proved once and then fixed."""
+"""FrozenModel: a private copy of the user's model that never changes after `fit`."""
 
 import contextlib
 import copy

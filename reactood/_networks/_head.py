@@ -1,4 +1,4 @@
-"""Find the classifier's head, its final linear layer, and check that it is the same."""
+"""Find the classifier's head, its final linear layer; compare heads of two builds."""
 
 import contextlib
 import functools

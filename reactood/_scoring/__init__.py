@@ -1,0 +1,1 @@
+"""From features to scores: heads, the clip, exact percentiles, scores."""

@@ -1,4 +1,4 @@
-"""The base of the ReAct detectors: scores, decisions and classes after `fit`."""
+"""The base class of ReActDetector and ReActDetectorCV: everything but `fit`."""
 
 from numbers import Integral, Real
 from typing import ClassVar

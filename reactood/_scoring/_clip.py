@@ -1,4 +1,4 @@
-"""Clip: the bounds that ReAct learns, and the checks for useless ones."""
+"""Clip: learn the bounds of activations, reject useless bounds, and apply them."""
 
 from dataclasses import dataclass, replace
 from typing import Any

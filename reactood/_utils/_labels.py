@@ -1,4 +1,4 @@
-"""Read labels: which rows are in-distribution, and whether labels look like marks."""
+"""Read labels: which rows are in-distribution, and which labels may mean OOD."""
 
 from numbers import Real
 

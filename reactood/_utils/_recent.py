@@ -1,4 +1,4 @@
-"""A bounded, thread-safe memory of recently used values."""
+"""Recent: a bounded, thread-safe LRU memory."""
 
 import threading
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Find the steps of an estimator, and the method that gives its scores."""
+"""Find the method that gives an estimator's scores, and the steps before it."""
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator

@@ -1,9 +1,9 @@
-"""The detectors and variants that ReAct is compared with."""
+"""Other detectors, and variants of ReAct, to compare with: not rules for features."""
 
-from reactood.baselines._layer import clip_layer
+from reactood.baselines._batch_norm import with_statistics_of
+from reactood.baselines._clip_layer import clip_layer
 from reactood.baselines._mahalanobis import MahalanobisDetector
 from reactood.baselines._odin import ODINFeatureExtractor, make_odin_pipeline
-from reactood.baselines._statistics import with_statistics_of
 
 __all__ = [
     "MahalanobisDetector",

@@ -1,4 +1,4 @@
-"""Features of any torch classifier, as a scikit-learn transformer."""
+"""Features of any torch classifier: TorchFeatureExtractor and its pass over images."""
 
 from reactood.extractor._extractor import TorchFeatureExtractor
 

@@ -15,8 +15,8 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from reactood._images._image_source import first_images
 from reactood._images._preparation import preparation_of
-from reactood._images._source import first_images
 from reactood._images._sources import open_source
 from reactood._networks._engines import device_of
 from reactood._networks._forward import Forward, read_size

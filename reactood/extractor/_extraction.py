@@ -1,6 +1,6 @@
-"""Extract the features of all images: known rows from the cache, others computed."""
+"""Fill a sink with features: known rows from the cache, the others by a Pass."""
 
-from reactood._images._source import plan_rows
+from reactood._images._image_source import plan_rows
 from reactood._utils._progress import progress_bar
 from reactood.extractor._cached_rows import CachedRows
 from reactood.extractor._pass import Pass

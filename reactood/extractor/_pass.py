@@ -1,11 +1,11 @@
-"""One pass over images: read them, compute features, write these to the sink."""
+"""Pass: read images, compute their features, and write these to the sink."""
 
 import contextlib
 import itertools
 
 import numpy as np
 
-from reactood._images._source import plan_rows
+from reactood._images._image_source import plan_rows
 from reactood._utils._warnings import warn
 
 MOST_NAMED = 10

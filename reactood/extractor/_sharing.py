@@ -7,7 +7,7 @@ or gone.
 
 import time
 
-from reactood._images._source import plan_rows
+from reactood._images._image_source import plan_rows
 from reactood._utils._progress import progress_bar
 
 POLL_S = 0.02

@@ -26,7 +26,7 @@ from reactood.baselines import (
     make_odin_pipeline,
     with_statistics_of,
 )
-from reactood.baselines._layer import _AsRGB
+from reactood.baselines._clip_layer import _AsRGB
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.metrics import ood_report
 from reactood.model_selection import OODSplit

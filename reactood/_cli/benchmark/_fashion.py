@@ -1,4 +1,4 @@
-"""A small ResNet for 28 x 28 grey images, trained on Fashion-MNIST in minutes.
+"""Train a small ResNet on Fashion-MNIST, for the suite of that name.
 
 Three kinds of normalisation, as the paper compares: of the batch, of groups of
 channels, and of the weights.

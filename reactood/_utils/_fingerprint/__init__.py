@@ -1,1 +1,1 @@
-"""Identities: the same text in every process for objects that do the same."""
+"""Fingerprints for cache keys: equal in every process for objects that do the same."""

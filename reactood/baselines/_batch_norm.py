@@ -3,8 +3,8 @@
 from sklearn.utils import check_array
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from reactood._images._image_source import plan_rows
 from reactood._images._preparation import preparation_of
-from reactood._images._source import plan_rows
 from reactood._images._sources import open_source
 from reactood._networks._build import build_network
 from reactood._networks._engines import device_of
@@ -15,7 +15,7 @@ from reactood._utils._ambient import (
     passes_default,
     without_autocast,
 )
-from reactood.baselines._layer import with_model
+from reactood.baselines._clip_layer import with_model
 
 
 @without_autocast()

@@ -1,4 +1,4 @@
-"""The interface of all sources of images, and a look at their first images."""
+"""ImageSource: the interface of all sources, and a look at their first images."""
 
 import abc
 import contextlib
