@@ -15,7 +15,7 @@ class Batch(NamedTuple):
     """Images, and which rows of the input they are; errors instead of the others."""
 
     rows: list[int]
-    images: torch.Tensor | None  # None without rows
+    images: torch.Tensor | None  # None if there are no rows
     errors: dict[int, Exception]
 
 
@@ -34,7 +34,7 @@ class Prepared(Dataset):
         row = self.first_row + index
         try:
             return row, self.prepare(image_in(self.items[index]))
-        except Exception as error:  # a user's transform or dataset may raise any
+        except Exception as error:  # a user's transform or dataset may raise any error
             return row, _known(error, row)
 
 
@@ -65,7 +65,7 @@ class Uniform:
     """Lets images of one shape and kind pass, the most frequent of the first batch."""
 
     def __init__(self):
-        self.row: Any = None  # that has this shape and dtype
+        self.row: Any = None  # the first row with this shape and dtype
         self.shape: Any = None
         self.dtype: Any = None
 

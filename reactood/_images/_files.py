@@ -15,10 +15,10 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from reactood._utils._pillow import decoding_lock, load
 
-# Starts Ghostscript; only knows the size; opens an image of any format inside its own.
+# Decoders that start Ghostscript, know only the size, or open any format inside.
 NOT_DECODED = frozenset({"EPS", "MPEG", "IPTC"})
 USUAL = "JPEG", "PNG"
-NEVER_ALONE = {"MPO": "JPEG"}  # formats that another one's decoder opens
+NEVER_ALONE = {"MPO": "JPEG"}  # formats that the decoder of another format opens
 MOST_SHOWN = 200  # characters of a value in a message
 MOST_BYTES_OF_PATH = 4096
 _TURNS = {
@@ -131,7 +131,7 @@ def loaded(image):
                 )
             load(image)
             return upright(image)
-    except Exception as error:  # decoders raise all kinds
+    except Exception as error:  # decoders raise errors of any type
         raise ValueError(_unreadable(short(name), error)) from error
 
 
@@ -148,15 +148,15 @@ def upright(image):
     """
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # whatever a parser says to broken data
+    except Exception:  # broken data may raise any error
         turn = None
     if turn is None:
         return image
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the other tags cannot be written again
+    except Exception:  # the other tags cannot be written
         turned = image.transpose(turn)
-        for key in _WHERE_EXIF_IS:  # or the next to look would turn it again
+        for key in _WHERE_EXIF_IS:  # otherwise the image would be turned twice
             turned.info.pop(key, None)
         return turned
 
@@ -206,7 +206,7 @@ def _opened(source, n_bytes, name):
             check_pixels(*image.size)
             load(image)
             return upright(image)
-    except Exception as error:  # decoders raise all kinds
+    except Exception as error:  # decoders raise errors of any type
         raise ValueError(_unreadable(name, error)) from error
 
 
@@ -264,7 +264,7 @@ def _walk(folder):
         folder, above = todo.pop()
         real = os.path.realpath(folder)
         if real in above:
-            continue  # a link back: do not go round for ever
+            continue  # a link to a parent folder: no endless loop
         try:
             with os.scandir(folder) as entries:
                 shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -286,7 +286,7 @@ def _is_folder(entry):
         return entry.is_dir()
     except PermissionError:
         raise
-    except OSError:  # a link to itself
+    except OSError:  # a link that points to itself
         return False
 
 
@@ -303,7 +303,7 @@ def short(value: Any) -> str:
     half = MOST_SHOWN // 2
     if isinstance(value, str | bytes | bytearray) and len(value) > MOST_SHOWN:
         ends: Any = value
-        value = ends[:half] + ends[-half:]  # enough to print
+        value = ends[:half] + ends[-half:]  # enough for a message
     text = repr(value)
     if len(text) <= MOST_SHOWN:
         return text

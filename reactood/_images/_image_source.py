@@ -120,7 +120,7 @@ def first_images(source, n, *, skip_errors=False):
             if batch.images is not None:
                 floats = source.finish(batch.images)
                 if images and floats.shape[1:] != images[0].shape[1:]:
-                    break  # a DataLoader's batches may differ, if the model takes it
+                    break  # batches of a DataLoader may differ in size
                 images.append(floats)
             if sum(map(len, images)) >= n:
                 break

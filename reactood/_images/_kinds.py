@@ -90,7 +90,7 @@ def _sequence_items(X):
         return X
     if isinstance(first, Mapping):
         if not isinstance(X, list | tuple):
-            return X  # perhaps not in memory
+            return X  # its items may not be in memory
         unpacked = [_unpacked(row, item) for row, item in enumerate(X)]
         return _sequence_items(unpacked) or unpacked
     if _is_image(first) or is_encoded(first):
@@ -135,10 +135,10 @@ def _check_numbers(X, first):
         check_plain(first)
     if isinstance(first, list | tuple) and len(first):
         if not isinstance(first[0], list | tuple):
-            return  # rows
+            return  # a table of features
         try:
             array = np.asarray(X)
-        except ValueError:  # lists of several lengths: said by scikit-learn
+        except ValueError:  # lists of different lengths: scikit-learn raises an error
             return
         if array.dtype.kind in "biu" and array.ndim > 2:
             raise TypeError(

@@ -27,7 +27,7 @@ def image_in(item):
         return image_in(item[0]) if isinstance(item[0], Mapping) else item[0]
     if not isinstance(item, Mapping):
         return item
-    if item.keys() <= {"bytes", "path"}:  # Hugging Face's image that is not decoded
+    if item.keys() <= {"bytes", "path"}:  # an image of Hugging Face that is not decoded
         return item.get("path") if item.get("bytes") is None else item["bytes"]
     for key in IMAGE_KEYS:
         if key in item:
@@ -56,7 +56,7 @@ def as_rgb_or_grey(image):
             "unknown range; scale them to 8 bits, or give float arrays that are "
             "already preprocessed"
         )
-    if image.mode.startswith("I;16"):  # Pillow's own conversion would clip at 255
+    if image.mode.startswith("I;16"):  # Pillow's conversion would cut values above 255
         pixels = np.asarray(image).astype(np.float64) / 257
         return Image.fromarray(np.rint(pixels).astype(np.uint8))
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")

@@ -29,17 +29,20 @@ from reactood._images._pixels import (
 )
 from reactood._utils._tensors import as_tensor
 
-__all__ = ["list_folder", "missing"]  # known from here too
+__all__ = ["list_folder", "missing"]  # other modules import them from here
 
-# Of how a file becomes pixels; the next number when the same file gives other ones, so
-# that a cache does not serve features of the old ones. 2: turned as EXIF says.
+# The version of how a file becomes pixels. It changes when the same file gives other
+# pixels, so that a cache does not return features of the old ones. 2: EXIF orientation.
 READING = 2
-GEOMETRY = transforms.Resize, transforms.CenterCrop  # from a PIL image to another
+GEOMETRY = (
+    transforms.Resize,
+    transforms.CenterCrop,
+)  # steps from a PIL image to a PIL image
 SAME_SIZE = (
     *(transforms.Grayscale, transforms.ToTensor, transforms.PILToTensor),
     *(v2.Grayscale, v2.RGB, v2.ToImage, v2.ToDtype, v2.PILToTensor),
 )
-PROCESSED = "pixel_values"  # where Hugging Face's image processors put their result
+PROCESSED = "pixel_values"  # the key of the result of Hugging Face's image processors
 
 
 def preparation_of(preprocess, transform):
@@ -128,13 +131,13 @@ class Preparation:
             n_means = 1 if mean is None else len(mean)
             if tensor.dtype == torch.uint8 and n_means in (1, len(tensor)):
                 return tensor
-            if n_means == 3:  # known steps alone, which take nothing but RGB
+            if n_means == 3:  # only known steps, which need RGB
                 return pixels(as_rgb(image))
         if isinstance(self.transform, MissingTransform):
             return self.transform(image)
         try:
             result = self.transform(image)
-        except Exception as error:  # a user's own code may raise any
+        except Exception as error:  # the user's code may raise any error
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(_failed(image, error)) from error
         return _prepared(result)

@@ -120,7 +120,7 @@ class ItemSource(ImageSource):
         self.num_workers = num_workers
         self.n_rows = len(items)
         self.uniform = Uniform()
-        # Other containers may need long for an image that is asked for twice.
+        # In other containers, asking twice for an image may be slow.
         self.keyed = isinstance(items, list | tuple | np.ndarray | torch.Tensor)
 
     def image(self, row):
@@ -134,10 +134,12 @@ class ItemSource(ImageSource):
     def _key(self, row):
         try:
             item = self.items[row]
-            if is_encoded(item):  # 1 axis: no image has as few
+            if is_encoded(item):  # one axis, which no image has
                 item = np.frombuffer(content_of(item), np.uint8)
             return image_digest(item)
-        except Exception:  # decoders raise all kinds; said when it is prepared
+        except (
+            Exception
+        ):  # any error of a decoder; it is raised again when the image is prepared
             return None
 
     def still(self, row, key):
@@ -164,7 +166,7 @@ class ItemSource(ImageSource):
             num_workers=self.num_workers,
             collate_fn=collate,
             worker_init_fn=functools.partial(allow_pixels, Image.MAX_IMAGE_PIXELS),
-            generator=torch.Generator(),  # leaves the global one alone
+            generator=torch.Generator(),  # so that the global generator is not used
         )
         batches: Any = iter(loader)
         try:
@@ -178,7 +180,9 @@ class ItemSource(ImageSource):
         """Decode PIL images that were opened only: processes would share the files."""
         for item in self.items if self.keyed else ():
             if isinstance(item, Image.Image):
-                with contextlib.suppress(ValueError):  # said again when it is its turn
+                with contextlib.suppress(
+                    ValueError
+                ):  # raised again when the image is prepared
                     loaded(item)
 
     def preview(self, plan):
@@ -199,7 +203,7 @@ class ItemSource(ImageSource):
 class LoaderSource(ImageSource):
     """The images in a DataLoader's batches; labels are ignored."""
 
-    n_rows = None  # samplers and drop_last decide; only a pass tells
+    n_rows = None  # it depends on samplers and drop_last
 
     def __init__(self, loader, prepare):
         self.loader = loader
@@ -226,7 +230,7 @@ class LoaderSource(ImageSource):
         if not getattr(loader, "in_order", True) and loader.num_workers > 0:
             return False
         if isinstance(loader.dataset, IterableDataset):
-            # Each worker has a dataset of its own, and they take turns.
+            # Each worker iterates over its own copy, and the batches alternate.
             return not loader.drop_last and loader.num_workers <= 1
         batches = loader.batch_sampler
         if batches is None:
@@ -299,7 +303,9 @@ class LoaderSource(ImageSource):
             else:
                 prepared = Prepared(images, self.prepare, start)
                 items = [prepared[i] for i in range(len(images))]
-                batch = Uniform()(*collate(items))  # the next may be of another size
+                batch = Uniform()(
+                    *collate(items)
+                )  # the next batch may have another size
             streams = isinstance(self.loader.dataset, IterableDataset)
             if streams and start == 0 and batch.images is not None:
                 self._note_first(batch.images[0])
@@ -323,7 +329,7 @@ class LoaderSource(ImageSource):
             return False
         if not all(map(_is_one_image, batch)):
             return False
-        # torch makes lists of the tuples of a dataset that gives whole batches.
+        # With batch_size=None, torch turns a dataset's tuples into lists.
         unbatched = self.loader.batch_sampler is None and torch.is_tensor(batch[0])
         if len(batch) > 1 and (isinstance(batch, tuple) or unbatched):
             raise TypeError(

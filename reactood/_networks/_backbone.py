@@ -73,7 +73,7 @@ class Backbone(nn.Module):
         self.arrangement = Arrangement()
         self.eval()
         module = network.get_submodule(stop.name)
-        # Stopping by an exception needs no surgery on code that we did not write.
+        # Stopping by an exception needs no change in the user's code.
         if stop.at_input:
             module.register_forward_pre_hook(_stop_at_input, with_kwargs=True)
         else:
@@ -118,7 +118,9 @@ class Backbone(nn.Module):
             memory_format = "channels_last"
         for attempt in (folds, []) if folds else ([],):
             undo = None
-            with contextlib.suppress(Exception):  # of a model that misses its layers
+            with contextlib.suppress(
+                Exception
+            ):  # the model may need the layers that were removed
                 undo = self.arrange(Arrangement(tuple(attempt), memory_format))
                 if same_features(self(batch.clone()), features):
                     return
@@ -168,7 +170,7 @@ class Plan:
         return freeze(backbone)
 
 
-class _Reached(BaseException):  # a model's own "except Exception" must let it pass
+class _Reached(BaseException):  # not caught by a model's own "except Exception"
     def __init__(self, value):
         super().__init__()
         self.value = value
@@ -199,6 +201,6 @@ def average_positions(features, channels_last=None):
 
 def freeze(backbone):
     for parameter in backbone.parameters():
-        if not is_lazy(parameter):  # a layer behind the stopping place
+        if not is_lazy(parameter):  # a layer after the stop, which never runs
             parameter.requires_grad_(False)
     return backbone

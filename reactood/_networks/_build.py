@@ -34,14 +34,14 @@ def build_network(model, weights):
                 else:
                     network = private_build(model, "model")
     if isinstance(network, nn.DataParallel):
-        network = network.module  # one device at a time here
+        network = network.module  # only one device is used
     check_values(network, "model")
-    # Batches are float32; lower precision is autocast's business.
+    # Batches are float32; autocast takes care of lower precision.
     network = network.float().eval()
     return network, transform or _timm_transform(network)
 
 
-_SEEDING = threading.RLock()  # the generators that are seeded belong to all threads
+_SEEDING = threading.RLock()  # all threads share the generators that are seeded
 
 
 @contextlib.contextmanager
@@ -54,10 +54,10 @@ def seeded():
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with _SEEDING, torch.random.fork_rng(cuda):
         of_numpy, of_python = np.random.get_state(legacy=False), random.getstate()
-        torch.random.default_generator.manual_seed(0)  # leaves other devices alone
+        torch.random.default_generator.manual_seed(0)  # does not seed other devices
         if cuda:
             torch.cuda.manual_seed_all(0)
-        with contextlib.suppress(TypeError):  # numpy's after set_bit_generator
+        with contextlib.suppress(TypeError):  # numpy raises it after set_bit_generator
             np.random.seed(0)
         random.seed(0)
         try:
@@ -67,7 +67,7 @@ def seeded():
             random.setstate(of_python)
 
 
-@float32_by_default()  # else random weights would be others
+@float32_by_default()  # otherwise random weights would differ
 def _from_name(name, weights):
     if name.startswith("timm/"):
         return _from_timm(name.removeprefix("timm/"), weights), None
@@ -92,7 +92,7 @@ def _from_name(name, weights):
             "for random weights."
         )
     with warnings.catch_warnings():
-        # Two old models announce other random weights for a later release.
+        # Two old models warn that their random weights will change.
         warnings.filterwarnings("ignore", message="The default weight initialization")
         network = torchvision.models.get_model(name, weights=weights)
     if weights is None or isinstance(weights, str):

@@ -26,7 +26,7 @@ MOST_REQUESTS = 8  # each has memory for the maps of one batch, and perhaps weig
 NO_COMPILER = (
     "InvalidCxxCompiler",
     "No working C++ compiler",
-    "Failed to find C compiler",  # Triton's words
+    "Failed to find C compiler",  # this is Triton's message
 )
 _CAPTURING = threading.RLock()  # torch.export and tracing serve one thread at a time
 DTYPES = {
@@ -112,7 +112,7 @@ class CompiledEngine:
         try:
             with no_gradients(), _autocast(self.eager.device, self.eager.dtype):
                 run(batch.clone())
-        except Exception as error:  # compilers raise all kinds
+        except Exception as error:  # compilers raise errors of any type
             if _is_missing_compiler(error):
                 warn(
                     "engine='compile' needs a C++ compiler, and there is none here "
@@ -182,12 +182,12 @@ class OpenVINOEngine:
         for capture in _export, _trace:
             try:
                 with _plain_attention(), no_gradients(), warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # converters' notes to themselves
+                    warnings.simplefilter("ignore")  # warnings of the converter
                     example = _filled(batch[:2].clone(), 2)
                     model = capture(self.openvino, module, example)
                     self._prove(model, example)
                     return model
-            except Exception as error:  # converters raise all kinds
+            except Exception as error:  # converters raise errors of any type
                 errors.append(error)
         raise _unfit("openvino", self.backbone, errors[-1]) from errors[-1]
 
@@ -218,7 +218,7 @@ class _AutoEngine:
             return self.engine(batch)
         except UnfitError as error:
             first, self.engine = self.engine is not self.eager, self.eager
-            if first:  # of several threads
+            if first:  # the first of several threads
                 warn(f"{error} Going on with engine='eager'.")
             return self.eager(batch)
 
@@ -246,7 +246,7 @@ def _headless(backbone, batch, engine):
             ours, theirs = module(example.clone()), backbone(example.clone())
         if not same_features(ours, theirs):
             raise ValueError("the model without its head gives other features")
-    except Exception as error:  # whatever a cut in the user's model may lead to
+    except Exception as error:  # a shortened model may fail in any way
         raise _unfit(engine, backbone, error) from error
     return module
 

@@ -55,10 +55,13 @@ def fold(network, pairs):
     before = {name: network.get_submodule(name) for pair in pairs for name in pair}
     after: dict[str, nn.Module] = {}
     for first, second in pairs:
-        with torch.inference_mode(False), torch.no_grad():  # ordinary weights
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):  # so that weights are ordinary tensors
             after[first] = fuse_conv_bn_eval(before[first], before[second])
         after[second] = nn.Identity()
-    for name, module in after.items():  # now that all are there
+    for name, module in after.items():  # all modules exist now
         replace_module(network, name, module)
 
     def undo():
@@ -73,7 +76,7 @@ def same_features(ours, theirs, tolerance=FOLD_TOLERANCE):
     if ours.shape != theirs.shape:
         return False
     largest = theirs.abs().amax(dim=0)
-    # A feature that hardly shows carries the rounding of what it was summed from.
+    # A very small feature has the rounding error of the terms that were added.
     floor = largest.max() / 10
     return bool(((ours - theirs).abs() <= tolerance * largest.clamp_min(floor)).all())
 
@@ -94,7 +97,10 @@ def _is_plain(module):
 
 def _note_output(calls, outputs, name, module, args, output):
     calls[name] = calls.get(name, 0) + 1
-    outputs[id(output)] = name, output  # kept alive, so that its id stays its own
+    outputs[id(output)] = (
+        name,
+        output,
+    )  # kept alive, so that no other object gets its id
 
 
 def _note_input(calls, outputs, pairs, name, module, args, output):

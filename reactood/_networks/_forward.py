@@ -34,11 +34,13 @@ def first_pass(network, batch):
 
 BATCH_SIZES = {"cpu": 32, "mps": 64, "cuda": 256}
 
-# On a processor, a batch whose feature maps fit into memory that the allocator hands
-# out again and again beats a large one: here 8 images of 224 x 224 pixels. But one
-# thread takes a slow path through 1 x 1 convolutions of less than 16 images.
+# On a CPU, a small batch is faster than a large one, because its feature maps fit into
+# memory that the allocator reuses: here 8 images of 224 x 224 pixels. With one thread,
+# torch is slow at 1 x 1 convolutions of fewer than 16 images.
 CPU_BATCH_ELEMENTS = 8 * 3 * 224 * 224
-FLUSH_ELEMENTS = 1 << 22  # features kept on an accelerator between two copies to host
+FLUSH_ELEMENTS = (
+    1 << 22
+)  # features that stay on an accelerator before they are copied to the host
 
 
 def read_size(batch_size, device):
@@ -68,7 +70,9 @@ class Forward:
         self.device = device
         self.auto = batch_size == "auto"
         self.batch_size = read_size(batch_size, device)
-        self.default = passes_default(device)  # of the program, as it is by now
+        self.default = passes_default(
+            device
+        )  # the program's default device at this moment
         self.engine: Any = None
         self.backbone: Any = None
 
@@ -114,7 +118,9 @@ class Forward:
                         )
                     ) from error
                 features = None
-            if features is None:  # outside of except, where the error holds memory
+            if (
+                features is None
+            ):  # outside of except: there the error keeps memory in use
                 self.batch_size = len(batch) // 2
                 free_memory(self.device)
                 self.engine = self.get_engine(self.device, self.batch_size)
@@ -135,7 +141,7 @@ class Forward:
         layout = torch.contiguous_format
         if moved.ndim == 4:
             layout = getattr(torch, self.backbone.arrangement.memory_format)
-        if moved.data_ptr() == batch.data_ptr():  # models may work in place
+        if moved.data_ptr() == batch.data_ptr():  # models may change their input
             moved = moved.clone(memory_format=layout)
         else:
             moved = moved.contiguous(memory_format=layout)

@@ -20,8 +20,8 @@ from reactood._utils._ambient import default_device, no_gradients, without_autoc
 from reactood._utils._fingerprint._walk import identity
 from reactood._utils._recent import Recent
 
-# What was found out in this process: of models given by name, under their recipe, and
-# where networks stop, under their identity.
+# What this process has learned: about models given by name, under their recipe; and
+# about where networks stop, under their identity.
 _FOUND = Recent(128)
 _STARTING = threading.RLock()  # backbones and engines are made once, for all threads
 
@@ -102,7 +102,7 @@ class FrozenModel:
             # One image alone cannot show that images depend on each other.
             if consistent and self.identity is not None:
                 self._remember(key, plan)
-        elif not self.named:  # one with a name is built when it is needed: if ever
+        elif not self.named:  # a named model is built later, when it is needed
             backbone = plan.apply(self._take())
         self.plan, self._backbone, self._network = plan, backbone, None
 

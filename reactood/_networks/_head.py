@@ -27,7 +27,7 @@ def find_head(network):
             "layer whose output is the feature, layer='...'; its feature maps are "
             f"averaged over positions. Layers: {listed(dict(network.named_modules()))}."
         )
-    classifier = getattr(network, "get_classifier", lambda: None)()  # timm knows
+    classifier = getattr(network, "get_classifier", lambda: None)()  # timm names it
     return next((k for k, v in linear.items() if v is classifier), list(linear)[-1])
 
 
@@ -84,7 +84,7 @@ def factory_keys(factory):
     To be asked before it is called, as calls may change what it holds.
     """
     keys: list[Any] = []
-    with contextlib.suppress(TypeError):  # has no hash, or takes no references
+    with contextlib.suppress(TypeError):  # it cannot be hashed or weakly referenced
         reference = weakref.ref(factory)
         hash(reference)
         keys.append(reference)

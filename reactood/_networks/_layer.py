@@ -35,7 +35,7 @@ def attach_layer(network, batch, layer):
     return Backbone(network, stop), batch
 
 
-# Layers that say by their kind which axis of their output holds the channels.
+# Types of layers whose output has its channels in a known axis.
 CHANNELS_SECOND = (
     conv._ConvNd,
     batchnorm._NormBase,
@@ -55,8 +55,8 @@ CHANNELS_LAST = (
     nn.TransformerDecoderLayer,
 )
 
-# Axes of a batch, by their number, along which it may be cut: images to half the
-# height, sequences (n, channels, length) or (n, length, channels) to half the length.
+# For each number of axes of a batch, the axes along which it may be halved: images in
+# height, sequences (n, channels, length) or (n, length, channels) in length.
 CUT_AXES = {2: (1,), 3: (2, 1), 4: (2,)}
 
 
@@ -68,7 +68,7 @@ def _channels_last(network, layer, batch):
     whole = _output_shape(network, layer, batch)
     if whole is None or len(whole) < 3:
         return None
-    if whole[0] != len(batch):  # no row per input, as will be said
+    if whole[0] != len(batch):  # not one row per input: an error is raised later
         return None
     found = _channels_by_cutting(network, layer, batch)
     if found is None:
@@ -138,7 +138,7 @@ def _output_shape(network, layer, batch):
     handle = network.get_submodule(layer).register_forward_hook(
         lambda module, args, output: shapes.append(tuple(getattr(output, "shape", ())))
     )
-    with contextlib.suppress(Exception):  # of a model that takes no such input
+    with contextlib.suppress(Exception):  # the model may not accept this input
         network(batch.clone())
     handle.remove()
     return shapes[0] if len(shapes) == 1 else None

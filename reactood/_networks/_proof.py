@@ -28,7 +28,7 @@ def attach(network, batch, layer=None, *, folding=True):
     of a model that says something else each time.
     """
     # Lazy layers get their weights in the first pass, hence the seed. Each pass gets
-    # images of its own, as models may work in place.
+    # a copy of the images, as models may change their input.
     with seeded(), no_gradients():
         n_images = len(batch)
         if layer is not None:

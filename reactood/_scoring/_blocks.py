@@ -15,7 +15,7 @@ from reactood._utils._tensors import Matrix, as_float, as_tensor, to_device
 
 BLOCK_ELEMENTS = 1 << 22  # 16 MiB of float32: about the last-level cache
 MOST_ROWS_NAMED = 20
-DEVICE_BLOCK_ELEMENTS = 1 << 26  # accelerators want large launches
+DEVICE_BLOCK_ELEMENTS = 1 << 26  # accelerators are fast at large operations
 
 
 def rows_per_block(width: int, device: str | torch.device = "cpu") -> int:
@@ -56,7 +56,7 @@ def tensor_blocks(
         block = X[some] if index is None else _rows_at(X, index[some])
         block = as_tensor(block)
         target = block.device if device is None else device
-        if target.type == "mps":  # knows no float64
+        if target.type == "mps":  # it has no float64
             block = block.to(torch.float32)
         yield to_device(as_float(block), target)
 
@@ -65,9 +65,11 @@ def host_blocks(
     X: Matrix, rows: np.ndarray | None = None, *, n_rows: int | None = None
 ) -> Iterator[np.ndarray]:
     """Yield blocks of rows as float NumPy arrays."""
-    n_rows = n_rows or rows_per_block(32 * X.shape[1])  # compares best inside L2
+    n_rows = n_rows or rows_per_block(
+        32 * X.shape[1]
+    )  # comparisons are fastest inside the L2 cache
     if isinstance(X, torch.Tensor) and X.device.type != "cpu":
-        n_rows *= 64  # one transfer a block: few and large
+        n_rows *= 64  # one transfer per block, so few large blocks
     for block in tensor_blocks(X, rows, n_rows=n_rows, device=torch.device("cpu")):
         yield block.numpy()
 

@@ -23,14 +23,14 @@ from reactood._utils._warnings import warn
 class IdentityHead:
     """The features already are logits."""
 
-    trained = False  # on the labels given to `fit`
+    trained = False  # whether `fit` trained it on its labels
 
     def __init__(self, n_features):
         self.one_logit = n_features == 1
         self.classes = np.arange(2 if self.one_logit else n_features)
 
     def on(self, block):
-        # Copies both: a user's score function may work in place.
+        # Both copy: a user's score function may change its input.
         return of_both_classes if self.one_logit else torch.clone
 
 
@@ -94,7 +94,7 @@ class ModuleHead:
 
         dtype, default = self._dtype(), passes_default(block.device)
 
-        def logits(features):  # a copy, as modules may work in place
+        def logits(features):  # a copy, as modules may change their input
             with default_device(default):
                 return module(features.to(dtype, copy=True)).to(features.dtype)
 
@@ -102,7 +102,7 @@ class ModuleHead:
             return lambda features: of_both_classes(logits(features))
         return logits
 
-    def _dtype(self):  # not kept: pickle may look for it in a module of the user's
+    def _dtype(self):  # not stored: pickle may look for a dtype in a user's module
         parameter = next(self.module.parameters(), None)
         return torch.float32 if parameter is None else parameter.dtype
 
@@ -183,7 +183,7 @@ def _call(recipe):
 def _is_plain(linear):
     """Return whether a linear layer is only its weight and bias."""
     if isinstance(linear, nn.LazyLinear):
-        return True  # which has no weights yet, as will be said
+        return True  # it has no weights yet: an error is raised later
     changed = linear._forward_hooks or linear._forward_pre_hooks
     changed = changed or "forward" in vars(linear)
     return type(linear) is nn.Linear and not changed
@@ -221,7 +221,7 @@ def _linear_head(weight, bias, n_features, classes=None, *, trained=False):
             "extract X at the input of this head."
         )
     _check_classes(len(weight))
-    if len(weight) == 1:  # as of_both_classes
+    if len(weight) == 1:  # as in of_both_classes
         weight, bias = (np.concatenate([-a, a]) / 2 for a in (weight, bias))
     return LinearHead(weight, bias, classes, trained=trained)
 

@@ -83,7 +83,7 @@ def pooled_percentiles_of_sides(
             if look is not None and member[side]
         ]
         summary = _Look.joined(parts).summary(qs) if parts else None
-        # Rows of one side may differ from those of all: its own brackets then.
+        # The rows of one side may differ from all rows: then it gets its own brackets.
         summaries.append(summary or pooled_percentiles(X, qs, rows, seed=seed))
     return summaries
 

@@ -129,7 +129,7 @@ class Scorer:
         with torch.inference_mode():
             for block in self._blocks(X, rows):
                 logits = logits or self.head.on(block)
-                # A sum shows NaN and inf; looked at once, so no block waits for it.
+                # A sum shows NaN and inf. It is read at the end: no block waits for it.
                 block_is_finite = block.sum().isfinite()
                 finite &= block_is_finite
                 on_cpu = block.device.type == "cpu"
@@ -140,11 +140,13 @@ class Scorer:
                     features = clip.apply(block, workspace.of(block, block.shape[1]))
                     result = function(logits(features))
                     check_result(result, len(block))
-                    # A copy, as what a function returns may be a part of the logits.
+                    # A copy, as the result may share memory with the logits.
                     parts.append(torch.as_tensor(result, device=block.device).clone())
             whole = [torch.cat(parts).cpu() for parts in results]
         if finite:
             return whole, None
         check_finite(X, rows, allow_nan=self.allow_nan)
-        unknown = nan_rows(X, rows)  # none where the sum of finite numbers overflows
+        unknown = nan_rows(
+            X, rows
+        )  # no row, if only the sum of finite numbers overflowed
         return whole, unknown if unknown.any() else None

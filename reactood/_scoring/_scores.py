@@ -74,7 +74,7 @@ def check_spread(scores, X, common=0.0):
         )
 
 
-HIGHEST_IN_SINGLE = 1.0  # the temperature
+HIGHEST_IN_SINGLE = 1.0  # the highest temperature for float32
 
 
 def energy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

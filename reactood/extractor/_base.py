@@ -85,7 +85,7 @@ class BaseFeatureExtractor(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # What is accepted is what the model accepts: rows, sequences or images.
+        # The model decides what is accepted: rows, sequences or images.
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
@@ -106,7 +106,10 @@ class BaseFeatureExtractor(
         device = device_of(self.device, engine)
         passes = passes_default(device)
         with no_gradients(), default_device():
-            for name in ("n_features_in_", "feature_names_in_"):  # not of all inputs
+            for name in (
+                "n_features_in_",
+                "feature_names_in_",
+            ):  # not every input has them
                 self.__dict__.pop(name, None)
             # A function that builds the model may change when it is called.
             factory = not isinstance(self.model, str | nn.Module)

@@ -235,7 +235,7 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
             Features, float32.
         """
         source = self._fit(X)
-        if y is not None:  # labels and rows must go together
+        if y is not None:  # labels must belong to their rows
             warn_of_another_order(source)
         return self._features(source, out)
 
@@ -277,7 +277,7 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         return self._fit_model(
             X,
             layer=self.layer,
-            # Folded weights, rounded to 16 bits, are further from the model.
+            # Folded weights that are rounded to 16 bits give less accurate features.
             folding=self.precision == "float32",
             engine=self.engine,
             skip=self.on_error == "nan",
@@ -322,8 +322,10 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
             "engine": describe_engine(self.engine, device),
             "device": device.type,
             "rounding": float32_rounding(),
-            "dtype": str(torch.get_default_dtype()),  # of what a transform makes
-            "truncated": ImageFile.LOAD_TRUNCATED_IMAGES,  # read, or an error
+            "dtype": str(
+                torch.get_default_dtype()
+            ),  # the dtype that a transform may create
+            "truncated": ImageFile.LOAD_TRUNCATED_IMAGES,  # are they read?
             "preprocess": repr(prepare.transform),
             "n_features": self.n_features_out_,
             "reactood": __version__,
@@ -332,7 +334,7 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
             "pillow": PIL.__version__,
         }
         seen = {k: v for k, v in about.items() if k not in ("model", "preprocess")}
-        # What was fitted, whatever the parameters say by now.
+        # From what was fitted; parameters may have changed since.
         digest = identity(
             (frozen.identity, frozen.plan, preprocess, HASH, READING, seen)
         )

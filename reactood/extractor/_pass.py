@@ -80,7 +80,7 @@ class Pass:
         )
 
     def _run(self, plan, progress):
-        # Threads and processes that read end here, whatever happens.
+        # Reading threads and processes are stopped in any case.
         with contextlib.closing(self.source.batches(plan)) as batches:
             readable = self._readable(batches, progress)
             for rows, features in self.forward(readable, self.source.finish):

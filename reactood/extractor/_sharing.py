@@ -73,7 +73,7 @@ class Sharing:
             rows = [row for row in rows if row in self.cached.keys]
             n_found = n_waited_for - len(rows)
             progress.update(n_found)
-            if n_found:  # the other process is alive
+            if n_found:  # the other process still works
                 deadline = time.monotonic() + patience
             elif time.monotonic() > deadline:
                 break

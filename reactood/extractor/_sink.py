@@ -17,7 +17,7 @@ except ImportError:  # Windows, where a file in use cannot be removed
     fcntl: Any = None  # type: ignore[no-redef]
 
 
-MOST_NAMES = 100  # to try for an incomplete file
+MOST_NAMES = 100  # names to try for an incomplete file
 
 
 class Rows:
@@ -103,7 +103,7 @@ class Rows:
             self._resize(max(n_rows, len(self.array) * 3 // 2))
 
     def _resize(self, n_rows):
-        # In place where the system can: there are never two copies of all rows.
+        # Resized in place where possible, so that there are never two copies.
         self.array.resize((n_rows, self.width), refcheck=False)
 
 
@@ -191,13 +191,13 @@ def _check_place(path):
 def _locked_file(folder):
     """Make a new file in a folder, under a name of its own, and lock it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    for name in ("O_NOFOLLOW", "O_BINARY"):  # where there are such
+    for name in ("O_NOFOLLOW", "O_BINARY"):  # not every system has them
         flags |= getattr(os, name, 0)
     for _ in range(MOST_NAMES):
         path = folder / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}.part"
         stream = os.fdopen(os.open(path, flags, 0o666), "w+b")
         _lock(stream)
-        # Another process may have taken it for litter before it was locked.
+        # Another process may have removed it as a leftover before it was locked.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
                 return path, stream
@@ -221,7 +221,7 @@ def _lock(stream):
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # not on this file system
+    except OSError:  # this file system has no locks
         return None
     return True
 
@@ -231,16 +231,18 @@ def _remove_litter(folder):
     for path in folder.glob(f"{_prefix()}*.part"):
         with contextlib.suppress(OSError, ValueError):
             pid = int(path.name.removeprefix(_prefix()).partition("-")[0])
-            with open(path, "r+b") as stream:  # which does not wait at a pipe
+            with open(path, "r+b") as stream:  # "r+b" does not wait for a pipe
                 locked = _lock(stream)
-                # Process ids are used again: one that is alive may be another's. Where
-                # there are no locks, such a file stays.
+                # Process ids are reused: a living process may be another one. Without
+                # locks, such a file is kept.
                 if locked or (locked is None and not _is_alive(pid)):
                     path.unlink()
 
 
 def _is_alive(pid):
-    if os.name == "nt":  # where signal 0 would end it, and files in use stay anyhow
+    if (
+        os.name == "nt"
+    ):  # signal 0 would end the process there, and files in use are kept anyway
         return False
     try:
         os.kill(pid, 0)
