@@ -1,5 +1,7 @@
 """Recompute the statistics of batch normalisation on other images."""
 
+import functools
+
 from sklearn.utils import check_array
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -85,7 +87,9 @@ def with_statistics_of(extractor, X):
     source = open_source(
         X,
         preparation_of(extractor.preprocess, transform),
-        validate=lambda X: check_array(X, dtype="numeric", allow_nd=True),
+        validate=functools.partial(
+            check_array, dtype="numeric", allow_nd=True, ensure_all_finite=False
+        ),
         num_workers=extractor.num_workers,
     )
     n_images = 0
