@@ -67,7 +67,7 @@ def no_gradients():
 @contextlib.contextmanager
 def default_device(device: str | torch.device = "cpu"):
     """Make tensors that name no device on ``device``, whatever the program has set."""
-    if torch.get_default_device().type == torch.device(device).type:
+    if _default().type == torch.device(device).type:
         yield
     else:
         with torch.device(device):
@@ -80,5 +80,13 @@ def passes_default(device: torch.device) -> torch.device:
     It is the CPU, as in a program that sets none; but a program that has made an
     accelerator its default may run models that need it so.
     """
-    ambient = torch.get_default_device()
+    ambient = _default()
     return ambient if ambient.type == device.type else torch.device("cpu")
+
+
+def _default() -> torch.device:
+    """Return the program's default device."""
+    try:
+        return torch.get_default_device()
+    except AttributeError:  # of torch before 2.5, after set_default_device(None)
+        return torch.device("cpu")
