@@ -7,6 +7,7 @@ from numbers import Number
 import numpy as np
 import torch
 from PIL import Image
+from scipy.sparse import issparse
 
 from reactood._images._files import is_encoded, is_path, list_folder, missing, short
 from reactood._images._pixels import check_plain, image_in, no_image
@@ -26,6 +27,8 @@ def image_items(X):
             f"Got one {type(X).__name__}, expected a list of images. If it is the "
             "content of an image file, or a BytesIO with it: [content]."
         )
+    if issparse(X):  # some are mappings too; scikit-learn refuses them all
+        return None
     if isinstance(X, Mapping):
         raise TypeError(
             f"Got a {type(X).__name__} with the keys {short(list(map(str, X)))}; "

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import conv_net
 from PIL import Image
+from scipy.sparse import csr_array, csr_matrix
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -328,3 +329,10 @@ def test_a_table_of_numbers_stays_one(rng):
     ):
         items = image_items(X)
         assert items is None or items is X
+
+
+@pytest.mark.parametrize("kind", ["csr", "dok", "coo"])
+def test_sparse_matrices_are_refused_as_such(kind):
+    for X in (csr_array(np.eye(4)), csr_matrix(np.eye(4))):
+        with pytest.raises(TypeError, match=r"[Ss]parse data"):
+            TorchFeatureExtractor(conv_net).fit(X.asformat(kind))
