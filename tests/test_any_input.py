@@ -281,8 +281,8 @@ def plain_features(images, preprocess, channels):
     """Return the channel means of each image by itself; None if it cannot be."""
     rows, shapes = [], set()
     for image in images:
-        upright = ImageOps.exif_transpose(image)
         try:
+            upright = ImageOps.exif_transpose(image)
             if preprocess is None:
                 tensor = pil_to_tensor(as_documented(upright)).float() / 255
             else:
