@@ -520,10 +520,10 @@ def plain_file(path):
             warnings.simplefilter("ignore")  # of Pillow, of damaged metadata
             image = Image.open(io.BytesIO(path.read_bytes()))
             image.load()
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except Exception:  # damage to what is beside the pixels costs no image
-            upright = image
+            try:
+                upright = ImageOps.exif_transpose(image)
+            except Exception:  # damage to what is beside the pixels costs no image
+                upright = image
         return small(to_rgb(upright)).double().mean(dim=(1, 2)).numpy()
     except Exception:
         return None
