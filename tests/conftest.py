@@ -50,6 +50,13 @@ def conv_net(channels=3, width=8, n_classes=4):
     )
 
 
+@pytest.fixture(autouse=True)
+def _denormals():
+    """Undo what code that torch 2.4 compiles does to the whole process."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def net():
     """A convolutional classifier with weights of its own, in training mode."""

@@ -37,13 +37,6 @@ def X(rng):
     return rng.normal(size=(7, 3, 12, 12)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _denormals():
-    """Undo what code that torch 2.4 compiles does to the whole process."""
-    yield
-    torch.set_flush_denormal(False)
-
-
 def trained(net):
     """Give BatchNorm layers statistics and weights that matter."""
     with torch.random.fork_rng():
