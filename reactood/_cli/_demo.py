@@ -1,4 +1,4 @@
-"""The demonstration: images of digits told from other images."""
+"""The command ``demo``: detect images that do not show digits."""
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -9,11 +9,11 @@ from reactood.extractor._extractor import TorchFeatureExtractor
 from reactood.metrics import fpr_at_tpr
 
 NOTES = """
-FPR95: % of OOD images accepted where 95 % of the digits are (lower is better).
-AUROC: % (higher is better). The clip was learned from digits alone.
-ReAct gains over Energy on images far from digits; on held-out digits it loses a
-little. This network was picked because ReAct helps with it: load_digits_ood().DESCR
-says how, and what other networks do."""
+FPR95: % of OOD images that are accepted at the threshold that accepts 95 % of the
+digits (lower is better). AUROC: % (higher is better). The clip was learned from digits
+only. ReAct is better than Energy on images that are very different from digits. On the
+held-out digits it is slightly worse. This network was chosen because ReAct helps with
+it. load_digits_ood().DESCR describes the choice and the results of other networks."""
 
 
 def detectors(head):
@@ -26,7 +26,7 @@ def detectors(head):
 
 
 def run(out):
-    """Print the table and write the picture to ``out``."""
+    """Print the table and write the figure to ``out``."""
     data = load_digits_ood()
     extractor = TorchFeatureExtractor(digits_classifier)
     X_train = extractor.fit_transform(data.X_train)
@@ -40,10 +40,10 @@ def run(out):
     print(
         f"In-distribution: {len(X_train)} images of digits to fit, {len(X_id)} to test "
         f"(class accuracy {accuracy:.1%}).\n"
-        f"ReAct clips at {react.activation_threshold_:.3f}, the 90th percentile, and "
-        f"accepts {kept:.1%} of the test digits (not 95 %, as the network is surer of "
-        "the images\nthat it was trained on; give fit images that are new to it where "
-        "that matters).\n"
+        f"ReAct clips at {react.activation_threshold_:.3f}, the 90th percentile.\n"
+        f"It accepts {kept:.1%} of the test digits. This is not 95 %, because the network "
+        "is more\nconfident on the images that it was trained on. If that matters, pass "
+        "other ID images\nto fit.\n"
     )
     print(_table(fitted, X_id, X_ood))
     print(NOTES)
@@ -58,7 +58,7 @@ def _table(fitted, X_id, X_ood):
     ]
     cells = []
     for name, X in X_ood.items():
-        row = [_judge(detector, X_id, X) for detector in fitted.values()]
+        row = [_evaluate(detector, X_id, X) for detector in fitted.values()]
         cells.append(row)
         lines.append(f"{name:{width}}  {len(X):>6}" + _row(row))
     lines.append(f"{'mean':{width}}  {'':>6}" + _row(np.mean(cells, axis=0)))
@@ -69,7 +69,7 @@ def _row(cells):
     return "".join(f"  {100 * fpr:5.1f}   {100 * auroc:5.1f}" for fpr, auroc in cells)
 
 
-def _judge(detector, X_id, X_ood):
+def _evaluate(detector, X_id, X_ood):
     y_true = np.repeat([1, -1], [len(X_id), len(X_ood)])
     y_score = detector.score_samples(np.concatenate([X_id, X_ood]))
     return fpr_at_tpr(y_true, y_score), roc_auc_score(y_true, y_score)
@@ -79,7 +79,9 @@ def _draw(fitted, X_id, X_ood, out):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return "\nNo picture: it needs matplotlib, pip install 'reactood[plot]'."
+        return (
+            "\nNo figure was drawn. It needs matplotlib: pip install 'reactood[plot]'."
+        )
     sets = {"digits (ID)": X_id, **X_ood}
     figure = Figure(figsize=(10, 1.3 * len(sets)), layout="constrained")
     grid = figure.subplots(len(sets), len(fitted), sharex="col", squeeze=False)
@@ -98,4 +100,4 @@ def _draw(fitted, X_id, X_ood, out):
     for ax, name in zip(grid[:, 0], sets, strict=True):
         ax.set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
     figure.savefig(out, dpi=120)
-    return f"\nScore distributions, the decision threshold dashed: {out}"
+    return f"\nScore distributions (dashed line: the decision threshold): {out}"

@@ -25,7 +25,7 @@ from reactood._cli.benchmark import _published as published
 from reactood._cli.benchmark import _report as report
 from reactood._cli.benchmark import _suites as suites
 from reactood._cli.benchmark._files import Absent, list_classes, read_idx
-from reactood._cli.benchmark._methods import GROUPS, Setting, parse_methods
+from reactood._cli.benchmark._methods import GROUPS, MethodOptions, parse_methods
 from reactood._cli.benchmark._tasks import Request
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.metrics import fpr_at_tpr
@@ -209,11 +209,11 @@ def test_methods_come_once_and_in_order():
 
 
 def test_a_given_threshold_yields_to_a_percentile_of_its_own(rng):
-    setting = Setting((np.ones((2, 3)), np.zeros(2)), 90.0, threshold=0.4)
+    options = MethodOptions((np.ones((2, 3)), np.zeros(2)), 90.0, threshold=0.4)
     given, own = parse_methods("energy+react,energy+react@50")
-    assert given.make(setting).get_params()["threshold"] == 0.4
+    assert given.make(options).get_params()["threshold"] == 0.4
     X = rng.random((20, 3))
-    detector = own.make(setting).fit(X)
+    detector = own.make(options).fit(X)
     assert detector.activation_threshold_ == pytest.approx(np.median(X), rel=1e-5)
 
 
@@ -230,7 +230,7 @@ def test_published_rows_have_the_papers_means():
         ("MobileNet-v2", "energy"): (62.39, 84.91),
         ("MobileNet-v2", "energy+react"): (45.02, 89.47),
     }
-    rows = {(m, k): v for m, of in published.ROWS.items() for k, v in of.items()}
+    rows = {(m, k): v for m, of in published.TABLE.items() for k, v in of.items()}
     assert rows.keys() == means.keys()
     for key, mean in means.items():
         np.testing.assert_allclose(np.mean(rows[key], axis=0), mean, atol=0.011)

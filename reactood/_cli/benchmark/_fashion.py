@@ -1,7 +1,6 @@
 """A small ResNet for 28 x 28 grey images, trained on Fashion-MNIST in minutes.
 
-Three kinds of normalisation, as the paper compares: of the batch, of groups of
-channels, and of the weights.
+It has batch, group or weight normalisation: the three kinds that the paper compares.
 """
 
 import functools
@@ -21,11 +20,11 @@ GROUPS = 8
 BATCH = 128
 EPOCHS = 6
 LEARNING_RATE = {"batch": 0.2, "group": 0.2, "weight": 0.05}
-SHIFT = 2  # pixels, each way
+SHIFT = 2  # the largest shift in each direction, in pixels
 
 
 class Block(nn.Module):
-    """Two convolutions around a short cut; halves the image but for the first block."""
+    """A residual block of two convolutions, with a convolution as its shortcut."""
 
     def __init__(self, n_in, n_out, stride, norm):
         super().__init__()
@@ -34,12 +33,12 @@ class Block(nn.Module):
         self.shortcut = _conv(n_in, n_out, 1, stride, norm)
 
     def forward(self, x):
-        """Return the sum of both ways, rectified."""
+        """Return the rectified sum of the convolutions and the shortcut."""
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
 class SmallResNet(nn.Module):
-    """Images of shape (n, 1, 28, 28) with values in [0, 1] to logits of 10 classes."""
+    """Maps images of shape (n, 1, 28, 28) in [0, 1] to the logits of 10 classes."""
 
     def __init__(self, norm="batch"):
         super().__init__()
@@ -63,10 +62,11 @@ def _conv(n_in, n_out, size, stride, norm):
 
 
 def train(X, y, *, norm="batch", epochs=EPOCHS, seed=0, file=None, verbose=False):
-    """Train a network on the CPU; go on where a killed run left off.
+    """Train a network on the CPU, or resume an interrupted training.
 
-    Stochastic gradient descent with Nesterov momentum 0.9 and weight decay 5e-4, one
-    cycle of the learning rate, random shifts by up to 2 pixels and mirroring.
+    The optimizer is stochastic gradient descent with Nesterov momentum 0.9, weight
+    decay 5e-4 and a one-cycle learning rate. The augmentation is mirroring and random
+    shifts by up to 2 pixels.
 
     Parameters
     ----------
@@ -75,18 +75,21 @@ def train(X, y, *, norm="batch", epochs=EPOCHS, seed=0, file=None, verbose=False
     y : ndarray of shape (n,)
         Classes, 0 to 9.
     norm : {"batch", "group", "weight"}
-        What normalises.
-    epochs, seed : int
-        How often each image is seen; of all random numbers.
+        The kind of normalisation.
+    epochs : int
+        Number of epochs.
+    seed : int
+        Seed of all random numbers.
     file : path or None
-        Where the weights go after each epoch, with what it takes to go on.
+        File for the state of the training, written after each epoch. If it exists and
+        has the same settings, training resumes from it.
     verbose : bool
         Whether to show a progress bar.
 
     Returns
     -------
     net : SmallResNet
-        In eval mode.
+        The trained network, in eval mode.
     """
     images = torch.from_numpy(X.copy())[:, None].float().div_(255)
     classes = torch.from_numpy(y.astype("int64"))
@@ -110,19 +113,19 @@ def train(X, y, *, norm="batch", epochs=EPOCHS, seed=0, file=None, verbose=False
                 net.train()
                 order = torch.randperm(len(images), generator=generator)
                 for batch in order[: n_batches * BATCH].split(BATCH):
-                    moved = _moved(images[batch], generator)
-                    loss = F.cross_entropy(net(moved), classes[batch])
+                    augmented = _augmented(images[batch], generator)
+                    loss = F.cross_entropy(net(augmented), classes[batch])
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                     schedule.step()
                     bar.update(len(batch))
-                _keep(file, settings | {"done": epoch + 1}, parts)
+                _save(file, settings | {"done": epoch + 1}, parts)
     return net.eval()
 
 
-def _moved(images, generator):
-    """Mirror half of the images, and shift all of them together."""
+def _augmented(images, generator):
+    """Mirror a random half of the images, and shift all of them by the same step."""
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     dx, dy = torch.randint(2 * SHIFT + 1, (2,), generator=generator).tolist()
@@ -131,7 +134,7 @@ def _moved(images, generator):
 
 
 def _resume(file, settings, parts):
-    """Load what a run with the same settings has kept; return its epochs."""
+    """Load the state of a run with the same settings; return its number of epochs."""
     if file is None or not Path(file).exists():
         return 0
     kept = torch.load(file, weights_only=True)
@@ -142,7 +145,7 @@ def _resume(file, settings, parts):
     return kept["settings"]["done"]
 
 
-def _keep(file, settings, parts):
+def _save(file, settings, parts):
     if file is None:
         return
     kept = {name: part.state_dict() for name, part in parts.items()}
@@ -152,7 +155,7 @@ def _keep(file, settings, parts):
 
 
 def load(file):
-    """Build the network whose training `train` has kept in a file."""
+    """Build the network that `train` has saved to a file."""
     kept = torch.load(file, weights_only=True)
     net = SmallResNet(kept["settings"]["norm"])
     net.load_state_dict(kept["net"])

@@ -1,4 +1,4 @@
-"""The figures of a report: the paper's first figure, for the model at hand."""
+"""The figures of a report: the paper's first figure, for the model of the task."""
 
 import io
 
@@ -11,17 +11,17 @@ DPI = 110
 
 
 def draw(benchmark):
-    """Return (caption, PNG) pairs; none without matplotlib, or without a clip."""
+    """Return (caption, PNG) pairs; an empty list without matplotlib or a clip."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return []
     calibration, test, *ood = benchmark.features.values()
-    setting = benchmark.setting
-    plain = ReActDetector(setting.head, percentile=None).fit(calibration)
+    options = benchmark.method_options
+    plain = ReActDetector(options.head, percentile=None).fit(calibration)
     try:
         clipped = ReActDetector(
-            setting.head, percentile=setting.percentile, threshold=setting.threshold
+            options.head, percentile=options.percentile, threshold=options.threshold
         ).fit(calibration)
     except ValueError:
         return []

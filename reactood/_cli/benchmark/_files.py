@@ -1,4 +1,4 @@
-"""Files of public data sets, in the layouts that others gave them."""
+"""Readers for the files of public data sets, in their original layouts."""
 
 import gzip
 import os
@@ -13,16 +13,17 @@ IDX_UINT8 = 0x08
 
 
 class Absent(Exception):
-    """Something is not in the data folder; the text says what and where to get it."""
+    """A file or an option is missing; the message says which, and how to get it."""
 
 
 def find(data, names, *, get):
-    """Return the first of the paths ``names`` in the folder ``data`` that exists.
+    """Return the first existing path of ``names``, relative to the folder ``data``.
 
     Raises
     ------
     Absent
-        If there is none; ``get`` says where to get it.
+        If none exists. The message ends with ``get``, which says where to get the
+        files.
     """
     for name in names:
         if (path := Path(data) / name).exists():
@@ -32,7 +33,7 @@ def find(data, names, *, get):
 
 
 def list_classes(folder):
-    """Return paths of the images in folders of classes, and a class for each.
+    """Return the images in a folder of class folders, and the class of each image.
 
     Classes are numbered in the order of the folders' names.
 
@@ -44,8 +45,9 @@ def list_classes(folder):
     folders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
     if not folders:
         raise Absent(
-            f"{os.fspath(folder)} holds no folders; expected one for each class, named "
-            "so that sorted names are in the order of the model's classes."
+            f"{os.fspath(folder)} holds no folders; expected one folder for each "
+            "class, named so that the sorted names are in the order of the model's "
+            "classes."
         )
     files = [list_folder(path) for path in folders]
     classes = np.repeat(np.arange(len(folders)), [len(names) for names in files])
@@ -53,12 +55,12 @@ def list_classes(folder):
 
 
 def read_idx(path):
-    """Read bytes in MNIST's format, gzipped or not, as an array.
+    """Read a file of bytes in MNIST's IDX format, gzipped or not, as an array.
 
     Raises
     ------
     ValueError
-        If the file is of another format, or cut short.
+        If the file has another format, or is truncated.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -74,12 +76,13 @@ def read_idx(path):
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
     if len(values) != shape.prod():
         raise ValueError(
-            f"{os.fspath(path)} holds {len(values)} bytes where its header has "
-            f"{' x '.join(map(str, shape))}: cut short? Get it again."
+            f"{os.fspath(path)} holds {len(values)} bytes, but its header says "
+            f"{' x '.join(map(str, shape))}. The file may be truncated: download it "
+            "again."
         )
     return values.reshape(shape)
 
 
 def read_svhn(path):
-    """Read the street numbers' MATLAB file: uint8 of shape (n, 32, 32, 3)."""
+    """Read SVHN's MATLAB file as an uint8 array of shape (n, 32, 32, 3)."""
     return np.ascontiguousarray(loadmat(path)["X"].transpose(3, 0, 1, 2))

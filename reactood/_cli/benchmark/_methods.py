@@ -1,4 +1,4 @@
-"""What ``--methods`` may name, and how each is made."""
+"""The methods that ``--methods`` can name, and their detectors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -40,66 +40,66 @@ GROUPS = {
     "variants": ["energy", "energy+react", "react-per-unit", "react-two-sided"],
     "shaping": ["energy", "energy+react", *SHAPING, "dice", "dice+react"],
 }
-FEW = 5  # samples per feature, below which a covariance is shrunk
-DICE_WITH_CLIP = 10  # percent of the weights, as in the authors' use after a clip
+FEW = 5  # samples per feature; with fewer, a shrunk covariance is used
+DICE_WITH_CLIP = 10  # percentile of DICE's weights after a clip; the authors' value
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What methods are made of: a head, the clip, and what is known of the images."""
+class MethodOptions:
+    """The head, the clip and the data properties that detectors are built from."""
 
     head: Any
     percentile: float | None = 90.0
     threshold: float | None = None
     classes: Any = None
-    shape: tuple = (0, 0)  # of the features to learn from
-    noise: tuple = (0.005, 0.0)
+    shape: tuple = (0, 0)  # (n_samples, n_features) of the calibration features
+    noise: tuple = (0.005, 0.0)  # ODIN's noise without and with the clip
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name such as ``energy+react@80``, taken apart."""
+    """The parts of a method's name, such as ``energy+react@80``."""
 
     text: str
     name: str
     clipped: bool
-    percentile: float | None = None  # of its own
+    percentile: float | None = None  # None for that of the options
 
     @property
     def on_images(self):
-        """Whether it needs images, not features."""
+        """Whether the method needs images instead of features."""
         return self.name == "odin" or self.layer is not None
 
     @property
     def layer(self):
-        """The layer after which it clips, or None for the penultimate one."""
+        """The layer after which the method clips; None for the penultimate layer."""
         name, _, layer = self.name.partition(":")
         return layer if name == "react-layer" else None
 
-    def clip(self, setting):
-        """Return the detector's parameters for its clip, or for none."""
+    def clip(self, options):
+        """Return the detector's parameters that define its clip."""
         if not self.clipped:
             return {"percentile": None, "threshold": None}
         if self.percentile is not None:
             return {"percentile": self.percentile, "threshold": None}
-        return {"percentile": setting.percentile, "threshold": setting.threshold}
+        return {"percentile": options.percentile, "threshold": options.threshold}
 
-    def make(self, setting):
-        """Return an unfitted detector on features."""
-        clip = self.clip(setting)
-        if self.layer:  # clipped before the features come out
-            return ReActDetector(setting.head, percentile=None)
+    def make(self, options):
+        """Return an unfitted detector that takes features."""
+        clip = self.clip(options)
+        if self.layer:  # the features of this method are clipped already
+            return ReActDetector(options.head, percentile=None)
         if self.name in SCORES:
             score = SCORES[self.name]
-            return ReActDetector(setting.head, score_function=score, **clip)
+            return ReActDetector(options.head, score_function=score, **clip)
         if self.name == "react-per-unit":
             return ReActDetector(
-                setting.head, percentile=clip["percentile"], per_unit=True
+                options.head, percentile=clip["percentile"], per_unit=True
             )
         if self.name == "react-two-sided":
             upper = clip["percentile"]
             return ReActDetector(
-                setting.head, percentile=upper, lower_percentile=100 - upper
+                options.head, percentile=upper, lower_percentile=100 - upper
             )
         steps = []
         if self.clipped:
@@ -108,41 +108,41 @@ class Method:
                 VRAP(low=0.0, high_percentile=percentile, high=high, per_unit=False)
             ]
         if self.name == "mahalanobis":
-            return make_pipeline(*steps, _mahalanobis(setting))
+            return make_pipeline(*steps, _mahalanobis(options))
         if self.name == "dice":
-            dice = DICE(setting.head, DICE_WITH_CLIP) if steps else DICE(setting.head)
+            dice = DICE(options.head, DICE_WITH_CLIP) if steps else DICE(options.head)
             return make_pipeline(*steps, dice, ReActDetector(percentile=None))
         rule = SHAPING[self.name]()
-        return make_pipeline(rule, ReActDetector(setting.head, percentile=None))
+        return make_pipeline(rule, ReActDetector(options.head, percentile=None))
 
 
-def _mahalanobis(setting):
-    n_samples, n_features = setting.shape
+def _mahalanobis(options):
+    n_samples, n_features = options.shape
     if n_samples < FEW * n_features:
         return MahalanobisDetector(LedoitWolf(assume_centered=True))
     return MahalanobisDetector()
 
 
 def classes_for_mahalanobis(classes):
-    """Return class labels where classes have members to average, else None."""
+    """Return the labels if at least one class has two members, else None."""
     if classes is None or np.bincount(classes).max() < 2:
         return None
     return classes
 
 
 def parse_methods(text):
-    """Return the methods that a comma-separated text names, each once.
+    """Return the methods in a comma-separated text, without duplicates.
 
     Raises
     ------
     ValueError
-        If one is not known.
+        If a name is not known.
     """
     names = []
     for name in filter(None, map(str.strip, text.split(","))):
         names += GROUPS.get(name, [name])
     if not names:
-        raise ValueError("--methods names none.")
+        raise ValueError("--methods is empty; expected at least one method.")
     return [_parse(name) for name in dict.fromkeys(names)]
 
 
@@ -154,9 +154,9 @@ def _parse(text):
     layer = base.startswith("react-layer:") and base != "react-layer:"
     if not (layer or base in known) or (name != base and base not in CLIPPABLE):
         raise ValueError(
-            f"--methods: there is no method {text!r}. Wanted one of "
-            f"{', '.join(known)} or react-layer:LAYER; +react after "
-            f"{', '.join(CLIPPABLE)}, and @PERCENTILE after that; or a group: "
+            f"--methods: there is no method {text!r}; expected one of "
+            f"{', '.join(known)} or react-layer:LAYER. +react can follow "
+            f"{', '.join(CLIPPABLE)}, and @PERCENTILE can follow +react. Groups: "
             f"{', '.join(GROUPS)}."
         )
     if not percentile:
@@ -167,7 +167,7 @@ def _parse(text):
         value = 0.0
     if not (clipped and 0 < value <= 100):
         raise ValueError(
-            f"--methods {text}: expected a percentile in (0, 100] in percent, after a "
-            "method that clips, as in energy+react@90."
+            f"--methods {text}: expected a percentile in (0, 100] after a method that "
+            "clips, as in energy+react@90."
         )
     return Method(text, base, clipped, value)

@@ -1,4 +1,4 @@
-"""What ``--model`` may name, and the two networks of the paper's CIFAR experiments."""
+"""The models that ``--model`` can name, and the paper's two CIFAR networks."""
 
 import functools
 import importlib.util
@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-DENSENET_NAMES = (  # of the usual CIFAR DenseNet, to torchvision's
+DENSENET_NAMES = (  # patterns of the usual CIFAR DenseNet, and torchvision's names
     (r"^conv1\.", "features.conv0."),
     (r"^bn1\.", "features.norm5."),
     (r"^fc\.", "classifier."),
@@ -29,7 +29,7 @@ RESNET_NAMES = ((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample."))
 
 
 def cifar_resnet18(n_classes):
-    """Make a ResNet-18 for images of 32 x 32: a small first layer, and no pooling."""
+    """Make a ResNet-18 for 32 x 32 images: 3 x 3 first layer, no max pooling."""
     net = torchvision.models.resnet18(num_classes=n_classes)
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     net.maxpool = nn.Identity()
@@ -37,7 +37,7 @@ def cifar_resnet18(n_classes):
 
 
 def cifar_densenet100(n_classes):
-    """Make a DenseNet-BC of 100 layers and growth 12 for images of 32 x 32."""
+    """Make a DenseNet-BC of 100 layers and growth rate 12 for 32 x 32 images."""
     net = torchvision.models.DenseNet(12, (16, 16, 16), 24, num_classes=n_classes)
     net.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
     for name in ("norm0", "relu0", "pool0"):
@@ -52,17 +52,17 @@ CIFAR = {
 
 
 def parse_model(text, *, n_classes, cifar=False):
-    """Return what an extractor takes as model, for what a user wrote.
+    """Return the extractor's ``model`` parameter for the text of ``--model``.
 
     Parameters
     ----------
     text : str
-        ``FILE.py:FUNCTION`` builds the model; ``NAME=CHECKPOINT`` is an architecture
-        with the weights of a file; anything else is a name.
+        ``FILE.py:FUNCTION`` is a function that builds the model. ``NAME=CHECKPOINT``
+        is an architecture and a file with its weights. Any other text is a name.
     n_classes : int
-        Of the data set.
+        Number of classes of the data set.
     cifar : bool
-        Whether architectures are those for images of 32 x 32.
+        Whether the architecture is for images of 32 x 32.
 
     Raises
     ------
@@ -78,15 +78,16 @@ def parse_model(text, *, n_classes, cifar=False):
             raise ValueError(f"--model {text}: there is no file {checkpoint!r}.")
         if cifar and name not in CIFAR:
             raise ValueError(
-                f"--model {text}: {name!r} is no architecture known here for images "
-                f"of 32 x 32; expected one of {', '.join(CIFAR)}, or FILE.py:FUNCTION."
+                f"--model {text}: {name!r} is no architecture for images of 32 x 32 "
+                "that is known here; expected one of "
+                f"{', '.join(CIFAR)}, or FILE.py:FUNCTION."
             )
         return functools.partial(
             with_checkpoint, name, checkpoint, n_classes, cifar=cifar
         )
     if cifar:
         raise ValueError(
-            f"--model {text}: no trained weights come with this suite; give a "
+            f"--model {text}: no trained weights come with this suite; pass a "
             "checkpoint, --model resnet18=FILE or --model densenet100=FILE, or a "
             "function that builds the model, --model FILE.py:FUNCTION."
         )
@@ -94,12 +95,12 @@ def parse_model(text, *, n_classes, cifar=False):
 
 
 def parse_transform(text):
-    """Return the transform that a user's ``FILE.py:FUNCTION`` makes.
+    """Return the transform that the function in ``FILE.py:FUNCTION`` returns.
 
     Raises
     ------
     ValueError
-        If there is no such file or function, or if it makes no transform.
+        If there is no such file or function, or if its result is not callable.
     """
     file, separator, function = text.rpartition(":")
     if not (separator and file.endswith(".py")):
@@ -118,7 +119,7 @@ def parse_transform(text):
 
 
 def load_function(file, name):
-    """Return a function of a Python file."""
+    """Return a function that is defined in a Python file."""
     if not Path(file).is_file():
         raise ValueError(f"There is no file {str(file)!r} with a function {name!r}.")
     spec: Any = importlib.util.spec_from_file_location(Path(file).stem, file)
@@ -131,13 +132,13 @@ def load_function(file, name):
 
 
 def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
-    """Build an architecture and load the weights of a file into it."""
+    """Build an architecture and load weights from a file into it."""
     if cifar:
         build, renames = CIFAR[name]
         net = build(n_classes)
     else:
         net, renames = torchvision.models.get_model(name, weights=None), ()
-    # Weights only: other pickles can run any code.
+    # Other pickles can run arbitrary code.
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model", "net"):
         if isinstance(state.get(key), dict):
@@ -147,8 +148,9 @@ def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
     if wrong:
         raise ValueError(
             f"The weights in {checkpoint!r} are not those of {name}: {len(wrong)} "
-            f"names are only in one of the two, the first {wrong[0]!r}. A function "
-            "that builds your model, --model FILE.py:FUNCTION, takes any."
+            f"names are only in one of the two, the first is {wrong[0]!r}. For any "
+            "other architecture, use --model FILE.py:FUNCTION with a function that "
+            "builds it."
         )
     net.load_state_dict(state)
     return net.eval()

@@ -1,12 +1,12 @@
-"""The ReAct paper's Table 1, to be printed beside what is measured.
+"""The ReAct paper's Table 1, printed next to the measured values.
 
-FPR95 and AUROC in per cent for iNaturalist, SUN, Places and Textures, from the figure
-of that table in the authors' repository.
+FPR95 and AUROC in percent for iNaturalist, SUN, Places and Textures. The values are
+from the image of this table in the authors' repository.
 """
 
 SOURCE = "Sun, Guo, Li, NeurIPS 2021, main table (ImageNet)"
 SETS = "iNaturalist", "SUN", "Places", "Textures"
-ROWS = {
+TABLE = {
     "ResNet-50": {
         "msp": ((54.99, 87.74), (70.83, 80.86), (73.99, 79.76), (68.00, 79.61)),
         "odin": ((47.66, 89.66), (60.15, 84.59), (67.89, 81.78), (50.23, 85.62)),
@@ -35,7 +35,7 @@ ROWS = {
 
 
 def published(model, method, ood):
-    """Return (FPR95, AUROC) in per cent, or None where the paper has none."""
-    if model not in ROWS or method not in ROWS[model] or ood not in SETS:
+    """Return (FPR95, AUROC) in percent, or None if the paper does not report them."""
+    if model not in TABLE or method not in TABLE[model] or ood not in SETS:
         return None
-    return ROWS[model][method][SETS.index(ood)]
+    return TABLE[model][method][SETS.index(ood)]

@@ -1,4 +1,4 @@
-"""The report: a table as text, CSV, JSON, and a page with figures."""
+"""The report: its table as text, CSV and JSON, and an HTML page with figures."""
 
 import base64
 import csv
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reactood._cli.benchmark._published import SOURCE
 
-FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
+FORMULA = tuple("=+-@")  # spreadsheets read text that starts with these as a formula
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
        padding: 0 1rem; color: #1a1a1a; background: #fff }
@@ -26,18 +26,18 @@ figure { margin: 1.5rem 0 } .wide { overflow-x: auto }
 
 
 def write(result, figures, out):
-    """Write all forms of the report into a folder; return their paths."""
+    """Write the report in all formats to a folder; return the paths."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    forms = {
+    contents = {
         "report.txt": as_text(result),
         "report.csv": as_csv(result),
         "report.json": json.dumps(result, indent=1) + "\n",
         "report.html": as_html(result, figures),
     }
-    for name, text in forms.items():
+    for name, text in contents.items():
         (out / name).write_text(text, encoding="utf-8", newline="")
-    return [out / name for name in forms]
+    return [out / name for name in contents]
 
 
 def as_text(result):
@@ -62,7 +62,7 @@ def as_text(result):
 
 
 def as_csv(result):
-    """Return one line per method and OOD set, and one for each mean."""
+    """Return one line per method and OOD set, and one line per method for the mean."""
     fields = ["suite", "model", "method", "clip", "ood", "n", "fpr95", "auroc"]
     fields += ["published_fpr95", "published_auroc", "id_accuracy", "id_accuracy_rule"]
     fields += ["seconds", "error"]
@@ -80,7 +80,7 @@ def as_csv(result):
 
 
 def _escaped(row):
-    """Return cells on one line that no spreadsheet takes for a formula."""
+    """Return cells without line breaks that no spreadsheet reads as a formula."""
     cells = {}
     for key, value in row.items():
         if isinstance(value, str):
@@ -91,13 +91,13 @@ def _escaped(row):
 
 
 def as_html(result, figures):
-    """Return a page that needs no other file; ``figures`` are captions and PNGs."""
+    """Return a page that contains its figures, which are (caption, PNG) pairs."""
     head, *body = _table(result)
-    rows = []
+    lines = []
     for first, *cells in body:
         mark = ' class="published"' if first.startswith(" ") else ""
-        row = "".join(f"<td>{html.escape(cell)}</td>" for cell in (first, *cells))
-        rows.append(f"<tr{mark}>{row}</tr>")
+        line = "".join(f"<td>{html.escape(cell)}</td>" for cell in (first, *cells))
+        lines.append(f"<tr{mark}>{line}</tr>")
     titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     title = html.escape(f"{result['suite']}, {result['model']}")
     notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in _notes(result))
@@ -107,7 +107,7 @@ def as_html(result, figures):
         "<meta name=viewport content='width=device-width'>\n"
         f"<title>{title}</title>\n<style>{STYLE}</style>\n<h1>{title}</h1>\n"
         f"<div class=wide><table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n"
-        + "\n".join(rows)
+        + "\n".join(lines)
         + f"\n</tbody></table></div>\n{notes}{pictures}</html>\n"
     )
 
@@ -127,7 +127,7 @@ def _cells(method):
 
 
 def _table(result):
-    """Yield lines of cells, the first with the titles."""
+    """Yield lines of cells; the first line holds the titles."""
     sets = [name.removeprefix("OOD ") for name in result["counts"]][2:]
     several = len(sets) > 1
     yield ["FPR95 / AUROC, %", *sets, *(["mean"] if several else []), "clip", "ID acc."]
@@ -164,13 +164,14 @@ def _notes(result):
     seed = f" Seed: {result['seed']}." if "seed" in result else ""
     yield f"Suite {result['suite']}, model {result['model']}. Images: {counts}.{seed}"
     yield (
-        "FPR95: share of OOD images accepted where 95 % of ID images are; the lower, "
-        "the better. AUROC: the higher, the better. Both by the paper's conventions."
+        "FPR95: share of OOD images that are accepted at the threshold that accepts 95 "
+        "% of the ID images; lower is better. AUROC: higher is better. Both follow the "
+        "paper's conventions."
     )
     if result["id_accuracy"] is not None:
         yield (
-            f"ID accuracy of the network as it is: {100 * result['id_accuracy']:.1f} "
-            "%. In the table: with the rule in place, if classes were taken from it."
+            f"ID accuracy of the unchanged network: {100 * result['id_accuracy']:.1f} "
+            "%. The table has the accuracy of the network with the method's rule applied."
         )
     if any("published_fpr95" in c for m in result["methods"] for c in _cells(m)):
         yield f"Published: {SOURCE}."
@@ -183,8 +184,8 @@ def _notes(result):
         yield f"ODIN: temperature 1000, noise {without:g}, with the clip {clipped:g}."
     seconds = sum(result["timings"].values())
     yield (
-        f"Features took {seconds:.0f} s, those from the cache included; the seconds of "
-        "each method are in report.csv."
+        f"Features took {seconds:.0f} s, including those read from the cache. The time "
+        "of each method is in report.csv."
     )
     yield (
         "Versions: "
@@ -192,4 +193,4 @@ def _notes(result):
         + "."
     )
     if "command" in result:
-        yield f"Made with: {result['command']}"
+        yield f"Command: {result['command']}"

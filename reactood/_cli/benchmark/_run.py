@@ -1,4 +1,4 @@
-"""From a task and methods to numbers; what was computed once is kept."""
+"""Evaluate the methods on a task, and store computed features and scores."""
 
 import functools
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reactood._cli.benchmark._methods import Setting, classes_for_mahalanobis
+from reactood._cli.benchmark._methods import MethodOptions, classes_for_mahalanobis
 from reactood._cli.benchmark._published import published
 from reactood._images._digest import image_digest
 from reactood._utils._fingerprint._walk import identity
@@ -28,21 +28,25 @@ PACKAGES = "reactood", "torch", "torchvision", "scikit-learn", "numpy", "scipy"
 
 
 class Benchmark:
-    """One task on one machine.
+    """The evaluation of methods on one task.
 
     Parameters
     ----------
     task : Task
-        Model and images.
+        The model and the images.
     out : Path
-        Folder of the report; features are kept in it, so that a killed run goes on
-        where it was.
-    percentile, threshold, noise : float or None
-        Of the clip and of ODIN; None for the task's own.
-    verbose, progress : bool
-        Whether to say what is being done; and with bars, which take tqdm.
+        Folder of the report. Features are stored there too, so that an interrupted run
+        can be resumed.
+    percentile, threshold : float or None
+        Percentile or value of the clip; None uses the task's threshold, if any.
+    noise : float or None
+        ODIN's noise; None uses the task's values.
+    verbose : bool
+        Whether to print each step.
+    progress : bool
+        Whether to show progress bars, which need tqdm.
     **options
-        Of the extractor.
+        Parameters of the extractor.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class Benchmark:
         self.images |= {f"OOD {name}": images for name, images in task.ood.items()}
         self.features = self._extracted(self.extractor)
         self.calibration, self.test, *_ = self.features.values()
-        self.setting = Setting(
+        self.method_options = MethodOptions(
             head=self.extractor.head_,
             percentile=percentile,
             threshold=task.threshold if threshold is None else threshold,
@@ -81,21 +85,21 @@ class Benchmark:
             shape=self.calibration.shape,
             noise=task.noise if noise is None else (noise, noise),
         )
-        plain = ReActDetector(self.setting.head, percentile=None)
+        plain = ReActDetector(self.method_options.head, percentile=None)
         self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
 
     def run(self, methods):
-        """Return everything that a report shows, as plain values."""
+        """Return the content of the report as a dict for JSON."""
         results = []
         for method in methods:
             self._say(method.text)
-            results.append(self._judged(method))
+            results.append(self._evaluated(method))
         return {
             "suite": self.task.suite,
             "model": self.task.model_name,
-            "percentile": self.setting.percentile,
-            "threshold": self.setting.threshold,
-            "odin_noise": list(self.setting.noise),
+            "percentile": self.method_options.percentile,
+            "threshold": self.method_options.threshold,
+            "odin_noise": list(self.method_options.noise),
             "counts": {name: len(images) for name, images in self.images.items()},
             "id_accuracy": self._accuracy(self.plain_classes),
             "notes": self.task.notes,
@@ -105,7 +109,7 @@ class Benchmark:
         }
 
     def _extracted(self, extractor):
-        """Return the features of all images, by their names."""
+        """Return a dict of the features of all image sets."""
         extractor.fit(self.task.calibration)
         found = {}
         for name, images in self.images.items():
@@ -116,12 +120,12 @@ class Benchmark:
             self.timings.setdefault(key, time.perf_counter() - start)
         return found
 
-    def _judged(self, method):
-        """Return the numbers of one method, or its error."""
+    def _evaluated(self, method):
+        """Return the results of one method, or its error message."""
         row = {"method": method.text}
         start = time.perf_counter()
         try:
-            detector, scores, clip = self._scores(method)
+            detector, scores, clip = self._fit_and_score(method)
         except ValueError as error:
             return row | {"error": str(error)}
         row["clip"] = clip
@@ -138,13 +142,16 @@ class Benchmark:
         return row
 
     def _remark(self, method, detector):
-        """Say where a lower clip does nothing, as among the zeros of a ReLU."""
+        """Return a note if the lower clip changes no activation, else None."""
         if method.name != "react-two-sided":
             return None
         low = detector.lower_activation_threshold_
         if any(np.min(X) < low for X in self.features.values()):
             return None
-        return f"no activation is below its lower clip, {low:g}: this is one-sided."
+        return (
+            f"no activation is below the lower clip, {low:g}, so only the upper clip "
+            "has an effect: this is one-sided."
+        )
 
     def _cell(self, method, name, id_scores, ood_scores):
         y = np.repeat([1, -1], [len(id_scores), len(ood_scores)])
@@ -159,23 +166,23 @@ class Benchmark:
             }
         return cell
 
-    def _scores(self, method):
-        """Return a fitted detector, scores of all images in order, and the clip."""
+    def _fit_and_score(self, method):
+        """Return the fitted detector, the scores of each image set, and the clip."""
         if method.name == "odin":
             return self._odin(method)
         features = self.features
-        detector: Any = method.make(self.setting)
+        detector: Any = method.make(self.method_options)
         clip: Any = None
         if method.layer:
             extractor = clip_layer(
                 self.extractor,
                 method.layer,
                 self.task.calibration,
-                percentile=method.clip(self.setting)["percentile"],
+                percentile=method.clip(self.method_options)["percentile"],
             )
             features = self._extracted(extractor)
         calibration, *_ = features.values()
-        classes = self.setting.classes if "mahalanobis" in method.name else None
+        classes = self.method_options.classes if "mahalanobis" in method.name else None
         detector.fit(calibration, classes)
         _, last = parts_of(detector)
         if method.clipped and not method.layer:
@@ -189,9 +196,11 @@ class Benchmark:
     def _odin(self, method):
         clip = float("inf")
         if method.clipped:
-            detector = ReActDetector(self.setting.head, **method.clip(self.setting))
+            detector = ReActDetector(
+                self.method_options.head, **method.clip(self.method_options)
+            )
             clip = detector.fit(self.calibration).activation_threshold_
-        noise = self.setting.noise[method.clipped]
+        noise = self.method_options.noise[method.clipped]
         options = {k: v for k, v in self.options.items() if k not in UNKNOWN_TO_ODIN}
         extractor = ODINFeatureExtractor(
             self.task.model,
@@ -204,14 +213,14 @@ class Benchmark:
             **options,
         ).fit(self.task.calibration)
         detector = ReActDetector(
-            self.setting.head,
+            self.method_options.head,
             percentile=None,
             score_function="msp",
             temperature=ODIN_TEMPERATURE,
         )
         detector.fit(self.calibration)
         network = self.extractor._network.identity
-        settings = network, self.task.preprocess, noise, clip
+        odin_parameters = network, self.task.preprocess, noise, clip
 
         def compute(images):
             return detector.score_samples(extractor.transform(images))
@@ -219,17 +228,17 @@ class Benchmark:
         scores = []
         for name, images in self.images.items():
             self._say(f"  {name}")
-            key = identity((settings, self._digests[name]))
+            key = identity((odin_parameters, self._digests[name]))
             scores.append(self._once(key, functools.partial(compute, images)))
         return detector, scores, clip if method.clipped else None
 
     @functools.cached_property
     def _digests(self):
-        """What tells the sets of images from others, by their names."""
+        """A dict of the digests of all image sets."""
         return {name: _digest(images) for name, images in self.images.items()}
 
     def _once(self, key, compute):
-        """Return kept scores, or compute and keep them."""
+        """Return the stored scores, or compute and store them."""
         file = self.out / "cache" / f"odin-{key}.npy"
         if not file.exists():
             partial = file.with_suffix(".partial.npy")
@@ -238,7 +247,7 @@ class Benchmark:
         return np.load(file)
 
     def _accuracy_with(self, method, detector):
-        """Return the ID accuracy with the rule in place; None where undefined."""
+        """Return the ID accuracy with the rule applied; None if it is undefined."""
         steps, last = parts_of(detector)
         if method.on_images or not hasattr(last, "predict_class"):
             return None
@@ -269,7 +278,7 @@ def _digest(images):
 
 
 def versions():
-    """Return versions of what computed, and the machine."""
+    """Return the versions of the packages, and a description of the machine."""
     found: dict[str, Any] = {name: version(name) for name in PACKAGES}
     found["python"] = platform.python_version()
     found["machine"] = f"{platform.system()} {platform.machine()}"

@@ -1,4 +1,4 @@
-"""The suites: which model, which images to learn from, and which to tell apart."""
+"""The suites: each returns a task with its model, ID images and OOD images."""
 
 import os
 from pathlib import Path
@@ -24,8 +24,8 @@ from reactood._images._preparation import list_folder
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.datasets._digits import photo_tiles
 
-OFFICIAL_IMAGES = 2025  # that the paper's script takes the percentile from
-TRAINING_IMAGES = 10_000  # to learn from where there are training images
+OFFICIAL_IMAGES = 2025  # number of images in the paper's script for the percentile
+TRAINING_IMAGES = 10_000  # most training images that detectors learn from
 CURATED = (
     "A subset of 10,000 images by the authors of MOS: "
     "http://pages.cs.wisc.edu/~huangrui/imagenet_ood_dataset/{}.tar.gz"
@@ -35,11 +35,8 @@ DROPBOX = "From the authors of ODIN: https://www.dropbox.com/s/{}.tar.gz"
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
-# --------------------------------------------------------------------------------------
-
-
 def digits(request):
-    """Return the embedded example, which needs nothing."""
+    """Return the digits that come with the package."""
     data = load_digits_ood()
     return Task(
         suite="digits",
@@ -52,15 +49,15 @@ def digits(request):
         ood=data.ood,
         noise=(0.01, 0.01),
         notes=[
-            "The network was picked because ReAct helps with it; "
-            "load_digits_ood().DESCR says how.",
-            "Detectors learn from the images that it was trained on.",
+            "The network was chosen because ReAct helps with it; "
+            "load_digits_ood().DESCR describes the choice.",
+            "Detectors learn from the images that the network was trained on.",
         ],
     )
 
 
 def imagenet(request):
-    """Return ILSVRC-2012 against the four sets of the paper's main table."""
+    """Return ILSVRC-2012 and the four OOD sets of the paper's main table."""
     data = data_folder(request)
     notes: list[str] = []
     val = files.find(
@@ -116,7 +113,7 @@ def imagenet(request):
 
 
 def _imagenet_transform(model, request):
-    """Return what the user asked for; for a model without a transform the usual one."""
+    """Return the requested transform, else that of the weights or of ImageNet."""
     if request.preprocess:
         return models.parse_transform(request.preprocess)
     return "auto" if isinstance(model, str) else IMAGENET_TRANSFORM
@@ -126,54 +123,58 @@ IMAGENET_TRANSFORM = torchvision.transforms._presets.ImageClassification(crop_si
 
 
 def _split_imagenet(task, val, request):
-    """Choose the images to learn from, as the protocol has it."""
+    """Choose the calibration images according to the protocol."""
     paths, classes = task.test, task.test_classes
     if request.protocol != "clean":
         generator = torch.Generator().manual_seed(1)
-        rows = torch.randperm(len(paths), generator=generator)[:OFFICIAL_IMAGES].numpy()
+        order = torch.randperm(len(paths), generator=generator)
+        chosen = order[:OFFICIAL_IMAGES].numpy()
         task.notes.append(
-            f"As in the paper's code, detectors learn from {len(rows)} of the images "
-            "that they are judged on (shuffled with seed 1)."
+            f"As in the paper's code, detectors learn from {len(chosen)} of the "
+            "images that they are tested on (shuffled with seed 1)."
         )
         if request.protocol == "official":
             task.threshold = {"mobilenet_v2": 1.3}.get(task.model_name, 1.0)
-            task.notes.append(f"The clip is given: {task.threshold}.")
+            task.notes.append(f"The clip has a fixed value: {task.threshold}.")
     else:
         rng = np.random.default_rng(request.seed)
         train = val.parent / "train"
         if train.is_dir():
             source, labels = files.list_classes(train)
-            rows = np.sort(rng.permutation(len(source))[:TRAINING_IMAGES])
+            chosen = np.sort(rng.permutation(len(source))[:TRAINING_IMAGES])
             task.calibration, task.calibration_classes = (
-                take(source, rows),
-                labels[rows],
+                take(source, chosen),
+                labels[chosen],
             )
-            task.notes.append(f"Detectors learn from {len(rows)} training images.")
+            task.notes.append(f"Detectors learn from {len(chosen)} training images.")
             return
         order = rng.permutation(len(paths))
-        rows, rest = np.sort(order[:OFFICIAL_IMAGES]), np.sort(order[OFFICIAL_IMAGES:])
+        chosen = np.sort(order[:OFFICIAL_IMAGES])
+        rest = np.sort(order[OFFICIAL_IMAGES:])
         task.test, task.test_classes = take(paths, rest), classes[rest]
         task.notes.append(
-            f"{train} is absent, so {len(rows)} validation images are held out to "
-            "learn from, and not judged on."
+            f"{train} does not exist. So detectors learn from {len(chosen)} validation "
+            "images, which are left out of the test."
         )
-    task.calibration, task.calibration_classes = take(paths, rows), classes[rows]
+    task.calibration, task.calibration_classes = take(paths, chosen), classes[chosen]
 
 
 def imagenet_sample(request):
-    """Return 1,000 photos, one per class, against textures."""
+    """Return 1,000 ImageNet photos, one per class, and textures as OOD."""
     data = data_folder(request)
     notes: list[str] = []
     get = "Photos in imagenet-sample/CLASS/, textures in textures/."
     photos, classes = files.list_classes(files.find(data, ["imagenet-sample"], get=get))
     textures = list_folder(files.find(data, ["textures"], get=get))
-    if not request.model:  # no default: a file of the data folder is not run unasked
+    if not request.model:  # code in the data folder must not run by default
         raise Absent(
             "imagenet-sample needs a model trained on ImageNet: --model NAME, such as "
             "resnet50, or --model FILE.py:FUNCTION."
         )
     model = models.parse_model(request.model, n_classes=1000)
-    notes.append("Every second photo is for learning; there is one photo per class.")
+    notes.append(
+        "There is one photo per class. Detectors learn from every second photo."
+    )
     return Task(
         suite="imagenet-sample",
         model=model,
@@ -189,12 +190,12 @@ def imagenet_sample(request):
 
 
 def cifar10(request):
-    """Return CIFAR-10 against six sets."""
+    """Return CIFAR-10 and six OOD sets."""
     return _cifar(request, torchvision.datasets.CIFAR10, "cifar10", 10)
 
 
 def cifar100(request):
-    """Return CIFAR-100 against six sets."""
+    """Return CIFAR-100 and six OOD sets."""
     return _cifar(request, torchvision.datasets.CIFAR100, "cifar100", 100)
 
 
@@ -246,9 +247,9 @@ def _cifar(request, dataset, suite, n_classes):
         },
         notes,
     )
-    rows = np.random.default_rng(request.seed).permutation(len(train))
-    rows = np.sort(rows[:TRAINING_IMAGES])
-    notes.append(f"Detectors learn from {len(rows)} training images.")
+    order = np.random.default_rng(request.seed).permutation(len(train))
+    chosen = np.sort(order[:TRAINING_IMAGES])
+    notes.append(f"Detectors learn from {len(chosen)} training images.")
     return Task(
         suite=suite,
         model=model,
@@ -256,8 +257,8 @@ def _cifar(request, dataset, suite, n_classes):
         preprocess=models.parse_transform(request.preprocess)
         if request.preprocess
         else CIFAR_TRANSFORM,
-        calibration=np.asarray(train.data)[rows],
-        calibration_classes=np.asarray(train.targets)[rows],
+        calibration=np.asarray(train.data)[chosen],
+        calibration_classes=np.asarray(train.targets)[chosen],
         test=np.asarray(test.data),
         test_classes=np.asarray(test.targets),
         ood=ood,
@@ -278,7 +279,7 @@ CIFAR_TRANSFORM = transforms.Compose(
 
 
 def fashion_mnist(request):
-    """Return clothes against digits and photos, by a network that is trained here."""
+    """Return Fashion-MNIST, OOD digits and photos, and a network trained here."""
     data = data_folder(request)
     notes: list[str] = []
     get = "https://github.com/zalandoresearch/fashion-mnist"
@@ -307,7 +308,7 @@ def fashion_mnist(request):
         norm = name.removeprefix("resnet-")
         file = out / f"fashion-{name}-seed{request.seed}.pt"
         if request.verbose:
-            print(f"training {name}, unless it is in {out}", flush=True)
+            print(f"Training {name}, unless {out} holds it already.", flush=True)
         fashion.train(
             X, y, norm=norm, seed=request.seed, file=file, verbose=request.progress
         )
@@ -318,19 +319,18 @@ def fashion_mnist(request):
         )
     else:
         model = models.parse_model(name, n_classes=10)
-    rows = np.sort(
-        np.random.default_rng(request.seed).permutation(len(X))[:TRAINING_IMAGES]
-    )
+    order = np.random.default_rng(request.seed).permutation(len(X))
+    chosen = np.sort(order[:TRAINING_IMAGES])
     notes.append(
-        f"Detectors learn from {len(rows)} of the images that the network was trained "
-        "on."
+        f"Detectors learn from {len(chosen)} of the images that the network was "
+        "trained on."
     )
     return Task(
         suite="fashion-mnist",
         model=model,
         model_name=name,
-        calibration=_as_input(X[rows]),
-        calibration_classes=y[rows].astype(np.int64),
+        calibration=_as_input(X[chosen]),
+        calibration_classes=y[chosen].astype(np.int64),
         test=_as_input(X_test),
         test_classes=y_test.astype(np.int64),
         ood={name: _as_input(images) for name, images in ood.items()},
@@ -356,7 +356,7 @@ def _as_input(images):
 
 
 def _enlarged(images):
-    """Return grey images in [0, 1] as uint8 of 28 x 28."""
+    """Resize grey images in [0, 1] to 28 x 28, as uint8."""
     tensor = torch.from_numpy(images.astype(np.float32))[:, None]
     big = torch.nn.functional.interpolate(tensor, (28, 28), mode="bilinear")
     return big[:, 0].mul(255).round().clamp(0, 255).byte().numpy()

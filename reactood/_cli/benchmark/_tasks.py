@@ -1,4 +1,4 @@
-"""What a suite gives to the benchmark: sets of images and a network."""
+"""The task that a suite hands to the benchmark: a network and sets of images."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from reactood._images._preparation import list_folder
 
 @dataclass
 class Task:
-    """What a suite comes down to: one model, ID images in two parts, OOD sets.
+    """A model, ID images in two parts, and OOD sets.
 
-    ``calibration`` is what detectors learn from, ``test`` what they are judged on, with
-    ``ood``; images are of any kind that the extractor takes and slices. ``threshold``
-    is a clip given by hand; ``published`` names the paper's row of this model;
-    ``noise`` is what ODIN uses without and with the clip.
+    Detectors learn from ``calibration`` and are tested on ``test`` and ``ood``. Images
+    are of any kind that the extractor takes and that can be sliced. ``threshold`` is a
+    fixed clip. ``published`` is the name of this model in the paper's table. ``noise``
+    holds ODIN's noise without and with the clip.
     """
 
     suite: str
@@ -40,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, as far as suites need it."""
+    """The command-line options that suites need."""
 
     data: Any = None
     model: str | None = None
@@ -50,14 +50,14 @@ class Request:
     seed: int = 0
     limit: int | None = None
     verbose: bool = False
-    progress: bool = False  # bars, which take tqdm
+    progress: bool = False  # whether to show bars, which need tqdm
 
 
-def take(images, rows):
-    """Return some images of an array or a list."""
+def take(images, indices):
+    """Return the images at ``indices`` of an array or a list."""
     if isinstance(images, np.ndarray):
-        return images[rows]
-    return [images[row] for row in rows]
+        return images[indices]
+    return [images[index] for index in indices]
 
 
 def limited(task, limit, seed):
@@ -67,9 +67,9 @@ def limited(task, limit, seed):
     rng = np.random.default_rng(seed)
 
     def some(images, classes=None):
-        rows = np.sort(rng.permutation(len(images))[:limit])
-        kept = take(images, rows)
-        return kept, None if classes is None else np.asarray(classes)[rows]
+        indices = np.sort(rng.permutation(len(images))[:limit])
+        kept = take(images, indices)
+        return kept, None if classes is None else np.asarray(classes)[indices]
 
     task.calibration, task.calibration_classes = some(
         task.calibration, task.calibration_classes
@@ -81,7 +81,7 @@ def limited(task, limit, seed):
 
 
 def found_sets(sets, notes):
-    """Return the OOD sets that are there; what is absent becomes a note."""
+    """Return the OOD sets that exist, and add a note for each missing set."""
     found, absent = {}, []
     for name, read in sets.items():
         try:
@@ -101,7 +101,10 @@ def image_folder(data, names, get):
 def data_folder(request):
     folder = request.data or os.environ.get("REACTOOD_DATA")
     if folder is None:
-        raise Absent("No data folder: name it with --data DIR.")
+        raise Absent("No data folder was given; pass --data DIR.")
     if not Path(folder).is_dir():
-        raise Absent(f"There is no folder {os.fspath(folder)!r}: --data DIR.")
+        raise Absent(
+            f"There is no folder {os.fspath(folder)!r}; expected the data folder, as "
+            "--data DIR or in $REACTOOD_DATA."
+        )
     return Path(folder)
