@@ -41,9 +41,9 @@ def run(out):
         f"In-distribution: {len(X_train)} images of digits to fit, {len(X_id)} to test "
         f"(class accuracy {accuracy:.1%}).\n"
         f"ReAct clips at {react.activation_threshold_:.3f}, the 90th percentile.\n"
-        f"It accepts {kept:.1%} of the test digits. This is not 95 %, because the network "
-        "is more\nconfident on the images that it was trained on. If that matters, pass "
-        "other ID images\nto fit.\n"
+        f"It accepts {kept:.1%} of the test digits. This is not 95 %, because the "
+        "network is more\nconfident on the images that it was trained on. If that "
+        "matters, pass other ID images\nto fit.\n"
     )
     print(_table(fitted, X_id, X_ood))
     print(NOTES)

@@ -1,4 +1,4 @@
-"""How well in-distribution is told from out-of-distribution."""
+"""Metrics of out-of-distribution detection."""
 
 from reactood.metrics._ranking import (
     aupr_in,

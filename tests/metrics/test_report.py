@@ -336,7 +336,11 @@ def test_unknown_name(report):
             ValueError,
             r"2 of 3 .*sample 1",
         ),
-        ({"detector": FunctionTransformer()}, TypeError, "is no detector to judge"),
+        (
+            {"detector": FunctionTransformer()},
+            TypeError,
+            "cannot be evaluated as a detector",
+        ),
     ],
 )
 def test_errors(change, error, message):

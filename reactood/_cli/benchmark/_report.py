@@ -171,7 +171,7 @@ def _notes(result):
     if result["id_accuracy"] is not None:
         yield (
             f"ID accuracy of the unchanged network: {100 * result['id_accuracy']:.1f} "
-            "%. The table has the accuracy of the network with the method's rule applied."
+            "%. The table has its accuracy with the rule of each method applied."
         )
     if any("published_fpr95" in c for m in result["methods"] for c in _cells(m)):
         yield f"Published: {SOURCE}."
@@ -184,8 +184,8 @@ def _notes(result):
         yield f"ODIN: temperature 1000, noise {without:g}, with the clip {clipped:g}."
     seconds = sum(result["timings"].values())
     yield (
-        f"Features took {seconds:.0f} s, including those read from the cache. The time "
-        "of each method is in report.csv."
+        f"Features took {seconds:.0f} s, including those read from the cache. The "
+        "time of each method is in report.csv."
     )
     yield (
         "Versions: "
