@@ -5,22 +5,22 @@ import numpy as np
 from reactood.metrics._ranking import place_of_threshold
 
 METRICS = "fpr", "auroc", "aupr_in", "aupr_out", "detection_error"
-NUMBERS_AT_ONCE = 2**16  # half a MB in each array, so that all stay in the cache
+NUMBERS_AT_ONCE = 2**16  # half a MB per array: all arrays fit into the CPU's cache
 
 
 def metrics_of_resamples(id_scores, ood_scores, *, tpr, n_bootstrap, seed):
-    """Return the metrics of bootstrap resamples of ID and of each set of OOD scores.
+    """Return the metrics of bootstrap resamples of the ID scores and the OOD scores.
 
-    In each replicate all OOD sets meet the same resample of ID, as they meet the same
-    ID samples in the data.
+    Within a replicate, all OOD sets are compared with the same resample of the ID
+    scores.
 
     Parameters
     ----------
     id_scores : ndarray of shape (n_id,)
-        The higher, the more in-distribution.
+        Scores of the ID samples: the higher, the more in-distribution.
 
     ood_scores : list of ndarray of shape (n_ood,)
-        One array per set.
+        Scores of the OOD samples, one array per set.
 
     tpr : float
         As in `fpr_at_tpr`.
@@ -29,12 +29,12 @@ def metrics_of_resamples(id_scores, ood_scores, *, tpr, n_bootstrap, seed):
         Number of replicates.
 
     seed : int
-        Of the resamples.
+        Seed of the resampling.
 
     Returns
     -------
     replicates : ndarray of shape (n_bootstrap, n_sets, 5)
-        In the order of `METRICS`, fractions, by the paper's conventions.
+        Fractions, in the order of `METRICS`, by the paper's conventions.
     """
     id_rng, *ood_rngs = np.random.default_rng(seed).spawn(1 + len(ood_scores))
     places = [
@@ -44,57 +44,59 @@ def metrics_of_resamples(id_scores, ood_scores, *, tpr, n_bootstrap, seed):
     step = max(1, NUMBERS_AT_ONCE // max(len(place) for place, _ in places))
     replicates = np.empty((n_bootstrap, len(ood_scores), len(METRICS)))
     for start in range(0, n_bootstrap, step):
-        rows = replicates[start : start + step]
-        id_counts = resample(len(id_scores), len(rows), id_rng)
+        block = replicates[start : start + step]
+        id_counts = resample(len(id_scores), len(block), id_rng)
         for s, (scores, rng) in enumerate(zip(ood_scores, ood_rngs, strict=True)):
-            ood_counts = resample(len(scores), len(rows), rng)
+            ood_counts = resample(len(scores), len(block), rng)
             of_id, of_ood = places[s]
-            rows[:, s] = metrics_of_counts(
+            block[:, s] = metrics_of_counts(
                 id_counts.take(of_id, axis=1), ood_counts.take(of_ood, axis=1), tpr
             )
     return replicates
 
 
 def places_of(scores, others):
-    """Count how many of ``scores`` each threshold rejects, from none up to all.
+    """Count how many of ``scores`` each threshold rejects, in ascending order.
 
-    The thresholds are the distinct values of both; a tie with one is rejected.
+    The thresholds are the distinct values of both arrays, after one that rejects
+    nothing. A score that equals the threshold is rejected.
     """
     values = np.unique(np.concatenate([scores, others]))
     return np.append(0, np.searchsorted(np.sort(scores), values, side="right"))
 
 
-def resample(n, n_rows, rng):
-    """Draw ``n`` of ``n`` sorted samples, and count the drawn among the first 0 to n.
+def resample(n, n_replicates, rng):
+    """Draw ``n`` of ``n`` sorted samples, with replacement, and return running counts.
 
-    Column `places_of(...)` of the result is what the thresholds reject of a resample.
+    Column ``k`` of the result counts the draws among the first ``k`` samples. So the
+    columns ``places_of(...)`` count what each threshold rejects in a resample.
     """
-    draws = rng.integers(n, size=(n_rows, n))
-    draws += n * np.arange(n_rows)[:, None]
-    counts = np.bincount(draws.ravel(), minlength=n * n_rows)
-    cumulative = np.zeros((n_rows, n + 1), dtype=np.int64)
-    np.cumsum(counts.reshape(n_rows, n), axis=1, out=cumulative[:, 1:])
+    draws = rng.integers(n, size=(n_replicates, n))
+    draws += n * np.arange(n_replicates)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=n * n_replicates)
+    cumulative = np.zeros((n_replicates, n + 1), dtype=np.int64)
+    np.cumsum(counts.reshape(n_replicates, n), axis=1, out=cumulative[:, 1:])
     return cumulative
 
 
 def metrics_of_counts(rejected_id, rejected_ood, tpr):
-    """Return the metrics from the samples that each threshold rejects.
+    """Return the metrics, given how many samples each threshold rejects.
 
-    Thresholds that reject the same samples add nothing to an area, so those that no
-    resampled score equals do no harm.
+    A threshold may reject the same samples as the one before it. It then adds nothing
+    to the areas. So thresholds that equal no resampled score change no metric.
 
     Parameters
     ----------
-    rejected_id, rejected_ood : ndarray of shape (n_rows, n_thresholds), int64
-        From none in the first column up to all in the last.
+    rejected_id, rejected_ood : ndarray of shape (n_replicates, n_thresholds), int64
+        Numbers of rejected samples: 0 in the first column, all in the last.
 
     tpr : float
         As in `fpr_at_tpr`.
 
     Returns
     -------
-    metrics : ndarray of shape (n_rows, 5)
-        In the order of `METRICS`.
+    metrics : ndarray of shape (n_replicates, 5)
+        Fractions, in the order of `METRICS`.
     """
     n, m = int(rejected_id[0, -1]), int(rejected_ood[0, -1])
     place = place_of_threshold(n, tpr)
@@ -103,7 +105,7 @@ def metrics_of_counts(rejected_id, rejected_ood, tpr):
 
     rejected = rejected_id + rejected_ood
     auroc = _area(rejected_ood, rejected_id) / (n * m)
-    # A precision of nothing is 0 divided by 1, that is 0: so the paper has it.
+    # If nothing is accepted or rejected, precision is 0, as in the paper's code.
     precision_in = (n - rejected_id) / np.maximum(n + m - rejected, 1)
     precision_out = rejected_ood / np.maximum(rejected, 1)
     aupr_in = _area(precision_in, rejected_id) / n

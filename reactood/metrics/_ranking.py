@@ -1,8 +1,8 @@
 """Ranking metrics: FPR at a TPR, AUROC, both AUPRs, detection error.
 
-Labels are 1 for in-distribution (ID) and -1 for out-of-distribution (OOD); a score is
-the higher, the more in-distribution.  Where the field has several conventions for one
-name, that of the ReAct paper's code is the default.
+Labels are 1 for in-distribution (ID) and -1 for out-of-distribution (OOD) samples. A
+higher score means more in-distribution. Some names stand for several metrics in the
+literature. The default is then the convention of the ReAct paper's code.
 """
 
 from numbers import Real
@@ -35,9 +35,11 @@ TPR = Interval(Real, 0, 1, closed="right")
 
 @checked(tpr=[TPR], convention=[StrOptions({"paper", "sklearn", "vim", "openood"})])
 def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper"):
-    """Share of OOD samples accepted where a share `tpr` of ID samples is accepted.
+    """False positive rate: share of OOD samples accepted at a given TPR.
 
-    FPR95 is the field's usual number, by one of several conventions.
+    The threshold accepts a share `tpr` of the ID samples. With the default of 0.95,
+    this is FPR95, the most common metric of OOD detection. Several conventions are in
+    use.
 
     Parameters
     ----------
@@ -51,26 +53,28 @@ def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper")
         The share of ID samples to accept, a fraction in (0, 1].
 
     convention : {"paper", "sklearn", "vim", "openood"}, default="paper"
-        Where the threshold is, and what is counted.
+        How the threshold is chosen, and what is counted.
 
         - `"paper"`: the ID score at index `round((1 - tpr) * n)` in ascending order,
-          rounded half to even, as Python does; OOD samples strictly above it are
+          where Python's `round` rounds half to even. OOD samples strictly above it are
           accepted [1]_.
         - `"sklearn"`: the first point of :func:`sklearn.metrics.roc_curve` with a
-          true positive rate of at least `tpr`; OOD samples at or above it. Where
-          scores are tied, that function leaves out points on a straight line.
-        - `"vim"`: the ID score at place `floor(tpr * n)` in descending order; OOD
-          samples at or above it.
-        - `"openood"`: another quantity. OOD is the positive class: the share of *ID*
-          samples rejected where a share `tpr` of *OOD* samples is rejected, at the
-          first such point of :func:`sklearn.metrics.roc_curve`.
+          true positive rate of at least `tpr`. OOD samples at or above its threshold
+          are accepted. With tied scores, that function leaves out points that lie on a
+          straight line.
+        - `"vim"`: the ID score at position `floor(tpr * n)` in descending order,
+          counted from 1. OOD samples at or above it are accepted.
+        - `"openood"`: a different quantity, with OOD as the positive class. It is the
+          share of *ID* samples that are rejected when a share `tpr` of the *OOD*
+          samples is rejected, at the first such point of
+          :func:`sklearn.metrics.roc_curve`.
 
     Returns
     -------
     fpr : float
-        A fraction in [0, 1]; the lower, the better. With the paper's convention ties
-        with the threshold count as rejected; if that is all of the top, a warning
-        says so.
+        A fraction in [0, 1]; the lower, the better. With the paper's convention, an
+        OOD sample that ties with the threshold counts as rejected. If the threshold is
+        the highest ID score and OOD samples tie with it, there is a warning.
 
     Raises
     ------
@@ -90,20 +94,22 @@ def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper")
     0.5
     """
     id_scores, ood_scores = _split(y_true, y_score)
-    if convention == "openood":  # both classes, and the direction, change places
+    if convention == "openood":  # swap the classes and reverse the order
         return _at_first_point(-ood_scores, -id_scores, tpr)
     if convention == "sklearn":
         return _at_first_point(id_scores, ood_scores, tpr)
     n = len(id_scores)
     if convention == "vim":
-        threshold = id_scores[-int(tpr * n)]  # at place 0 all: [-0] is the lowest
+        threshold = id_scores[
+            -int(tpr * n)
+        ]  # position 0 accepts all: [-0] is the lowest
         return float(np.mean(ood_scores >= threshold))
     threshold = id_scores[place_of_threshold(n, tpr)]
     if threshold == id_scores[-1] and threshold in ood_scores:
         warn(
             f"The scores are tied at the top: no ID sample scores above the threshold, "
-            f"{threshold:.6g}, so no OOD sample counts as accepted and the FPR says "
-            "nothing. float32 probabilities that saturate at 1 do this.",
+            f"{threshold:.6g}, so no OOD sample counts as accepted and the FPR is "
+            "meaningless. This happens with float32 probabilities that saturate at 1.",
         )
     return float(np.mean(ood_scores > threshold))
 
@@ -111,7 +117,7 @@ def fpr_at_tpr(y_true, y_score, *, tpr: float = 0.95, convention: str = "paper")
 def auroc(y_true, y_score):
     """Area under the ROC curve: how often an ID sample scores above an OOD sample.
 
-    Ties count one half, under every convention; 0.5 is chance.
+    Ties count one half. Random scores give 0.5.
 
     Parameters
     ----------
@@ -146,7 +152,7 @@ def auroc(y_true, y_score):
 def aupr_in(y_true, y_score, *, convention: str = "paper"):
     """Area under the precision-recall curve with ID as the positive class.
 
-    It depends on how many ID and OOD samples there are.
+    It depends on the ratio of ID to OOD samples.
 
     Parameters
     ----------
@@ -157,7 +163,7 @@ def aupr_in(y_true, y_score, *, convention: str = "paper"):
         Scores: the higher, the more in-distribution.
 
     convention : {"paper", "sklearn"}, default="paper"
-        `"paper"`: trapezoids over recall, and precision falls to 0 at recall 0, as in
+        `"paper"`: the trapezoidal rule, with a precision of 0 at a recall of 0, as in
         the paper's code. `"sklearn"`: average precision, without interpolation.
 
     Returns
@@ -191,7 +197,7 @@ def aupr_in(y_true, y_score, *, convention: str = "paper"):
 def aupr_out(y_true, y_score, *, convention: str = "paper"):
     """Area under the precision-recall curve with OOD as the positive class.
 
-    It depends on how many ID and OOD samples there are.
+    It depends on the ratio of ID to OOD samples.
 
     Parameters
     ----------
@@ -199,7 +205,7 @@ def aupr_out(y_true, y_score, *, convention: str = "paper"):
         1 for in-distribution (ID), -1 for out-of-distribution (OOD).
 
     y_score : array-like of shape (n_samples,)
-        Scores: the higher, the more in-distribution, as everywhere.
+        Scores: the higher, the more in-distribution.
 
     convention : {"paper", "sklearn"}, default="paper"
         As in :func:`aupr_in`.
@@ -233,7 +239,7 @@ def aupr_out(y_true, y_score, *, convention: str = "paper"):
 
 @checked(convention=[StrOptions({"paper", "balanced"})])
 def detection_error(y_true, y_score, *, convention: str = "paper"):
-    """Share of mistakes at the best threshold that there is.
+    """Share of errors at the best possible threshold.
 
     Parameters
     ----------
@@ -244,9 +250,10 @@ def detection_error(y_true, y_score, *, convention: str = "paper"):
         Scores: the higher, the more in-distribution.
 
     convention : {"paper", "balanced"}, default="paper"
-        `"paper"`: ID samples rejected and OOD samples accepted, over all samples, as
-        in the paper's code. `"balanced"`: the mean of the two rates, whatever the
-        numbers of samples, as in ODIN [1]_.
+        `"paper"`: the number of rejected ID samples and accepted OOD samples, divided
+        by the number of all samples, as in the paper's code. `"balanced"`: the mean of
+        the two error rates, as in ODIN [1]_. It does not depend on the ratio of ID to
+        OOD samples.
 
     Returns
     -------
@@ -281,9 +288,9 @@ def detection_error(y_true, y_score, *, convention: str = "paper"):
 
 @checked(tpr=[TPR])
 def ood_scorers(*, tpr: float = 0.95):
-    """Make scorers for scikit-learn's cross-validation, of all metrics at once.
+    """Make scorers of all metrics for scikit-learn's cross-validation.
 
-    The greater, the better, as scikit-learn wants it: losses are negated, and their
+    As scikit-learn requires, a greater score is better. Losses are negated, and their
     names begin with `neg_`.
 
     Parameters
@@ -332,7 +339,7 @@ def marks_of(n_id, n_ood):
 
 def place_of_threshold(n: int, tpr: float) -> int:
     """Return the index of the paper's threshold among ``n`` ascending ID scores."""
-    # 1 - 0.95 is a little more than the 0.05 that is meant.
+    # Without the inner rounding, 1 - 0.95 is a little more than 0.05.
     return min(round(round(1 - tpr, 12) * n), n - 1)
 
 
@@ -342,9 +349,10 @@ def _split(y_true, y_score):
     y_score = column_or_1d(np.asarray(y_score))
     if y_score.dtype.kind == "f" and (unknown := np.isnan(y_score)).any():
         raise ValueError(
-            f"y_score holds NaN for {unknown.sum()} of {len(y_score)} samples, the "
-            f"first being number {unknown.argmax()}: rows of NaN, which a detector "
-            "with on_nan='reject' does not score? Leave those samples out."
+            f"y_score holds NaN for {unknown.sum()} of {len(y_score)} samples; the "
+            f"first is sample number {unknown.argmax()}. A detector with "
+            "on_nan='reject' returns NaN for rows that hold NaN. Leave those samples "
+            "out."
         )
     y_score = check_array(
         y_score, ensure_2d=False, dtype=np.float64, input_name="y_score"
@@ -356,26 +364,27 @@ def _split(y_true, y_score):
             f"y_true holds the labels {labels.tolist()}, expected both 1 for "
             "in-distribution and -1 for out-of-distribution samples"
             + (
-                ". In cross-validation each test fold needs both: StratifiedKFold(5, "
-                "shuffle=True)."
+                ". In cross-validation, each test fold needs both: use "
+                "StratifiedKFold(5, shuffle=True)."
                 if np.isin(labels, [-1, 1]).all()
-                else ": numpy.where(is_ood, -1, 1). `fit` leaves out rows labelled -1 "
-                "alone, and learns from all others."
+                else ": numpy.where(is_ood, -1, 1). `fit` leaves out only the rows "
+                "labelled -1, and learns from all others."
             )
         )
     return np.sort(y_score[y_true == 1]), np.sort(y_score[y_true == -1])
 
 
 def _joined(positive, negative):
-    """Return what scikit-learn's metrics take."""
+    """Return labels of 1 and 0, and the scores, as scikit-learn's metrics take them."""
     y_true = np.repeat([1, 0], [len(positive), len(negative)])
     return y_true, np.concatenate([positive, negative])
 
 
 def _accepted(id_scores, ood_scores):
-    """Count what is accepted at each threshold, from all samples down to none.
+    """Count the accepted ID and OOD samples at each threshold, in ascending order.
 
-    Samples that are tied are accepted together.
+    The first threshold accepts all samples, the last one none. Tied samples are
+    accepted together.
     """
     values = np.unique(np.concatenate([id_scores, ood_scores]))
     n_id, n_ood = (
@@ -386,7 +395,7 @@ def _accepted(id_scores, ood_scores):
 
 
 def _at_first_point(positive, negative, tpr):
-    """Return the false positive rate at the first point of the ROC curve."""
+    """Return the false positive rate at the first ROC point that reaches ``tpr``."""
     y_true, y_score = _joined(positive, negative)
     fprs, tprs, _ = roc_curve(y_true, y_score)
     return float(fprs[np.argmax(tprs >= tpr)])

@@ -38,11 +38,11 @@ def ood_report(
     confidence=0.95,
     random_state=None,
 ):
-    """Judge a fitted detector on in-distribution and on several OOD sets.
+    """Evaluate a fitted detector on in-distribution data and on several OOD sets.
 
-    All metrics of the ReAct paper [1]_, by its conventions, each with a bootstrap
-    confidence interval, their means over the sets, and what the detector accepts at
-    its own threshold.
+    The report has all metrics of the ReAct paper [1]_, by its conventions, with
+    bootstrap confidence intervals and with means over the sets. It also has the shares
+    of samples that the detector accepts and rejects at its own threshold.
 
     Parameters
     ----------
@@ -50,10 +50,11 @@ def ood_report(
         A fitted scikit-learn outlier detector, with `predict` and with
         `score_samples` or `decision_function`: the higher, the more in-distribution
         (ID). Or a :class:`~sklearn.pipeline.Pipeline` that ends in one; its other
-        steps see each set once.
+        steps transform each set once.
 
     X_id : array-like of shape (n_id, ...) or images
-        ID samples that the detector has not been fitted to: whatever it takes.
+        ID samples, of any kind that the detector takes. It must not have been fitted to
+        them.
 
     X_ood : dict of str to samples, or samples
         Sets of out-of-distribution (OOD) samples by name. A single set without a name
@@ -61,8 +62,8 @@ def ood_report(
 
     y_id : array-like of shape (n_id,), default=None
         Class labels of the ID samples, as in `detector.classes_`, to report the
-        classification accuracy. Of no effect with detectors that do not classify,
-        those without `predict_class` and `rectify`.
+        classification accuracy. It has no effect with detectors that do not classify,
+        that is, those without `predict_class` and `rectify`.
 
     tpr : float, default=0.95
         The share of ID samples to accept in the FPR, a fraction in (0, 1].
@@ -71,7 +72,7 @@ def ood_report(
         Number of bootstrap resamples; 0 or None for no intervals.
 
     confidence : float, default=0.95
-        How often an interval should cover the truth, a fraction in (0, 1).
+        Confidence level of the intervals, a fraction in (0, 1).
 
     random_state : int, RandomState instance or None, default=None
         Makes the intervals repeatable.
@@ -79,40 +80,42 @@ def ood_report(
     Returns
     -------
     report : OODReport
-        Made to be printed; `report["name"]` is the row of a set, and `to_frame` makes
-        a table.
+        Print it to see a table. `report["name"]` is the row of a set, and `to_frame`
+        returns a data frame.
 
     Raises
     ------
     TypeError
         If the detector has no scores, or if names of sets are not strings.
     ValueError
-        If a set is empty or gets scores of NaN or inf, if `predict` returns anything
-        but 1 and -1, if `y_id` does not fit, if there are no sets, if one of several
-        is called "mean", or if `tpr`, `confidence` or `n_bootstrap` is out of range.
+        If a set is empty or has scores of NaN or inf, if `predict` returns other
+        labels than 1 and -1, if `y_id` has another length than `X_id` or no class of
+        the detector, if there are no sets, if one of several sets is called "mean", or
+        if `tpr`, `confidence` or `n_bootstrap` is out of range.
     sklearn.exceptions.NotFittedError
         If the detector is not fitted.
 
     Warns
     -----
     UserWarning
-        If the AUROC is below 0.5 on every OOD set, as the scores are then likely to
-        be the wrong way round, or if scores are tied at the top.
+        If the AUROC is below 0.5 on every OOD set, because the sign of the scores is
+        then probably wrong, or if the highest scores are tied.
 
     See Also
     --------
-    fpr_at_tpr : One of the metrics, for scores in hand.
+    fpr_at_tpr : One of the metrics, from scores.
     ood_scorers : The same metrics for cross-validation.
 
     Notes
     -----
-    Intervals are bootstrap percentiles: ID and OOD samples are resampled apart from
-    each other, and in each replicate all sets meet the same ID samples. They tell how
-    much depends on the samples tested on, for this detector; not what another
-    training run would bring. The detection error is a minimum over thresholds, which
-    is lower in resamples: with few samples, so is its interval.
+    Intervals are bootstrap percentiles. ID and OOD samples are resampled independently.
+    In each replicate, all sets are compared with the same ID samples. The intervals
+    show how much the metrics of this detector depend on the choice of test samples.
+    They do not show how much the metrics would change with another training run. The
+    detection error is a minimum over thresholds, which tends to be lower in resamples.
+    With few samples, its interval is therefore too low.
 
-    Both AUPR and the detection error depend on how many ID and OOD samples there are.
+    Both AUPR and the detection error depend on the ratio of ID to OOD samples.
 
     References
     ----------
@@ -148,28 +151,29 @@ def ood_report(
     steps, detector = parts_of(detector)
     score = scoring_of(detector, needs_predict=True)
 
-    def judge(X, name):
+    def evaluate(X, name):
         features = X if steps is None else steps.transform(X)
         scores = _checked_scores(score(features), name)
         return features, scores, _share_accepted(detector, features)
 
-    features, id_scores, id_accepted = judge(X_id, "X_id")
+    features, id_scores, id_accepted = evaluate(X_id, "X_id")
     accuracies = _accuracies(detector, features, y_id, len(id_scores))
     del features
     ood_scores, ood_rejected = [], []
     for name, X in sets.items():
-        _, scores, accepted = judge(X, _called(name))
+        _, scores, accepted = evaluate(X, _called(name))
         ood_scores.append(scores)
         ood_rejected.append(1 - accepted)
 
     points = np.array([_metrics(id_scores, scores, tpr) for scores in ood_scores])
     if (points[:, METRICS.index("auroc")] < 0.5).all():
         warn(
-            "Scores are the wrong way round? The AUROC is below 0.5 on every OOD set: "
-            "most OOD samples score above most ID samples. Check the sign of a custom "
-            "score_function (the higher, the more in-distribution), whether X_id and "
-            "X_ood are exchanged, and whether all sets are preprocessed alike. If "
-            "all is right, these OOD sets do score higher: the detector fails on them.",
+            "The scores may be the wrong way round: the AUROC is below 0.5 on every "
+            "OOD set, so most OOD samples score above most ID samples. Check the sign "
+            "of a custom score_function (the higher, the more in-distribution), "
+            "whether X_id and X_ood are exchanged, and whether all sets are "
+            "preprocessed alike. If all this is correct, the detector fails on these "
+            "OOD sets.",
         )
     replicates = None
     if n_bootstrap:
@@ -182,7 +186,7 @@ def ood_report(
         )
     sizes = [len(scores) for scores in ood_scores]
     return OODReport(
-        rows=_rows([*sets], sizes, ood_rejected, points, replicates, confidence),
+        rows=_report_rows([*sets], sizes, ood_rejected, points, replicates, confidence),
         n_id=len(id_scores),
         id_accepted=id_accepted,
         id_accuracy=accuracies[0],
@@ -193,8 +197,8 @@ def ood_report(
     )
 
 
-def _rows(names, sizes, rejected, points, replicates, confidence):
-    """Return dicts of all numbers; ``points`` has the shape (n_sets, n_metrics)."""
+def _report_rows(names, sizes, rejected, points, replicates, confidence):
+    """Return a dict for each set; ``points`` has the shape (n_sets, n_metrics)."""
     if len(names) > 1:
         names, sizes = [*names, MEAN], [*sizes, None]
         rejected, points = [*rejected, np.mean(rejected)], _with_mean(points, axis=0)
@@ -231,7 +235,7 @@ def _metrics(id_scores, ood_scores, tpr):
 
 
 def _named_sets(X_id, X_ood):
-    """Return OOD sets by name; what can be refused before they are scored is."""
+    """Return the OOD sets by name; raise on errors that show before scoring."""
     sets = X_ood if isinstance(X_ood, Mapping) else {"OOD": X_ood}
     if not sets:
         raise ValueError(
@@ -266,9 +270,9 @@ def _checked_scores(scores, name):
     bad = ~np.isfinite(scores)
     if bad.any():
         raise ValueError(
-            f"{bad.sum()} of {len(scores)} scores of {name} are NaN or inf, the first "
-            f"that of sample {bad.argmax()}. Leave out samples that could not be read, "
-            "or are they from a detector whose scores overflow?"
+            f"{bad.sum()} of {len(scores)} scores of {name} are NaN or inf; the first "
+            f"is the score of sample {bad.argmax()}. Leave out samples that could not "
+            "be read, and check whether the detector's scores overflow."
         )
     return scores
 
@@ -285,7 +289,7 @@ def _share_accepted(detector, X):
 
 
 def _accuracies(detector, features, y_id, n_id):
-    """Return the classification accuracy without and with the clip, if known."""
+    """Return the classification accuracy without and with the clip, or two None."""
     if y_id is None:
         return None, None
     y_id = column_or_1d(np.asarray(y_id))
@@ -295,8 +299,9 @@ def _accuracies(detector, features, y_id, n_id):
         return None, None
     if not np.isin(y_id, detector.classes_).any():
         raise ValueError(
-            f"y_id holds none of the detector's classes: labels such as {y_id[0]!r}, "
-            f"where classes_ has such as {detector.classes_[0]!r}."
+            f"y_id holds none of the detector's classes. It has labels such as "
+            f"{y_id[0]!r}; expected labels from classes_, such as "
+            f"{detector.classes_[0]!r}."
         )
     unclipped = detector.predict_class(features)
     with warnings.catch_warnings():  # clipped features are an array, without names

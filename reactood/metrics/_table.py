@@ -4,21 +4,21 @@ import html
 import textwrap
 from dataclasses import dataclass
 
-WIDTH = 80  # of a terminal; columns that do not fit continue below
+WIDTH = 80  # characters per line; columns that do not fit go into a second table
 
 
 @dataclass(repr=False)
 class OODReport:
-    """What :func:`ood_report` found: a table to print, or numbers to work with.
+    """The results of :func:`ood_report`.
 
-    `print(report)` shows it in per cent; all numbers in it are fractions.
-    `report["name"]` is the row of the OOD set of that name.
+    `print(report)` shows a table in percent. The stored numbers are fractions.
+    `report["name"]` is the row of the OOD set with that name.
 
     Parameters
     ----------
     rows : list of dict
-        One for each OOD set, and where there are several, one called "mean" with
-        their unweighted means. The keys are
+        One for each OOD set. If there are several sets, one more row, called "mean",
+        has their unweighted means. The keys are
 
         ood, n : str, int
             Name of the set and number of samples; None for the mean.
@@ -27,36 +27,36 @@ class OODReport:
         auroc, aupr_in, aupr_out : float
             Fractions; the higher, the better.
         fpr_low, fpr_high, auroc_low, ... : float
-            Ends of the confidence intervals, fractions, if there are any.
+            Ends of the confidence intervals, fractions. Missing without bootstrap.
         ood_rejected : float
-            The share of the set that the detector's own threshold rejects; the
+            The share of the set that is rejected at the detector's own threshold; the
             higher, the better.
 
     n_id : int
         Number of in-distribution (ID) samples.
 
     id_accepted : float
-        The share of the ID samples that the detector's own threshold accepts.
+        The share of the ID samples that is accepted at the detector's own threshold.
 
     id_accuracy : float or None
-        The share of the ID samples whose class is recognised, from unclipped
-        features; None if unknown.
+        The classification accuracy on the ID samples, from unclipped features; None if
+        unknown.
 
     id_accuracy_clipped : float or None
-        The same from clipped features.
+        The classification accuracy from clipped features; None if unknown.
 
     tpr : float
-        The share of ID samples accepted where the FPR is taken.
+        The share of ID samples that is accepted at the threshold of the FPR.
 
     n_bootstrap : int
         Number of bootstrap resamples; 0 for none.
 
     confidence : float
-        Of the intervals, a fraction.
+        Confidence level of the intervals, a fraction.
 
     See Also
     --------
-    ood_report : Makes it.
+    ood_report : Evaluates a detector and returns this report.
 
     Examples
     --------
@@ -87,18 +87,18 @@ class OODReport:
         raise KeyError(f"{name!r}; there are {[row['ood'] for row in self.rows]}")
 
     def to_frame(self):
-        """Make a pandas table of the rows.
+        """Return the rows as a pandas data frame.
 
         Returns
         -------
         frame : pandas.DataFrame
-            One row per OOD set, by name; the columns are the keys of `rows`, and the
-            numbers fractions.
+            One row per OOD set, indexed by its name. The columns are the keys of
+            `rows`; the values are fractions.
 
         Raises
         ------
         ImportError
-            If pandas is not installed; `rows` does without.
+            If pandas is not installed. `rows` has the same numbers.
         """
         try:
             import pandas as pd
@@ -146,7 +146,7 @@ class OODReport:
         )
 
     def _columns(self):
-        """Return columns of text, each with its title on top."""
+        """Return the columns as lists of text that begin with the title."""
         sizes = ["" if row["n"] is None else str(row["n"]) for row in self.rows]
         width = max(map(len, sizes))
         columns = [
@@ -166,7 +166,7 @@ class OODReport:
         return columns
 
     def _notes(self):
-        """Return lines that say what the numbers are."""
+        """Yield sentences that explain the table."""
         parts = [f"ID: {self.n_id} samples", f"{self.id_accepted:.1%} accepted"]
         if self.id_accuracy is not None:
             parts.append(
@@ -174,16 +174,19 @@ class OODReport:
                 f"({self.id_accuracy_clipped:.1%} from clipped features)"
             )
         yield ", ".join(parts) + "."
-        meaning = "In per cent. Accepted and rejected: at the detector's own threshold."
+        meaning = (
+            "All values in percent. Accepted and rejected: at the detector's own "
+            "threshold."
+        )
         if self.n_bootstrap:
             meaning += (
-                f" In brackets: {100 * self.confidence:g} % bootstrap intervals, "
+                f" In brackets: {100 * self.confidence:g} % bootstrap intervals from "
                 f"{self.n_bootstrap} resamples."
             )
         yield meaning
         yield (
-            f"All by the paper's conventions. {self._fpr()} and detection error: the "
-            "lower, the better; AUROC and AUPR: the higher, the better."
+            f"All metrics follow the paper's conventions. {self._fpr()} and detection "
+            "error: the lower, the better. AUROC and AUPR: the higher, the better."
         )
 
     def _fpr(self):

@@ -147,7 +147,7 @@ def test_without_tqdm_it_says_what_it_does(tmp_path, capsys, monkeypatch):
     arguments = "digits", "--limit", "20", "--out", str(tmp_path), "--methods", "odin"
     main(["benchmark", *arguments])
     text = capsys.readouterr().out
-    assert text.startswith("Progress bars come with tqdm: pip install 'reactood[")
+    assert text.startswith("Progress bars need tqdm: pip install 'reactood[")
     for line in ("ID judged: 20 images", "odin", "  OOD letters"):
         assert f"\n{line}\n" in text
     assert "ID judged: 20 images\n" not in run(capsys, *arguments)

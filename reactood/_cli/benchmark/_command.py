@@ -1,4 +1,4 @@
-"""The options of the command ``benchmark``, and what it runs."""
+"""The command ``benchmark``."""
 
 import argparse
 import shlex
@@ -9,12 +9,12 @@ SUITES = "digits", "fashion-mnist", "imagenet-sample", "imagenet", "cifar10", "c
 PROTOCOLS = "clean", "official", "official-percentile"
 DESCRIPTION = """\
 Compare ReAct with the baselines of its paper and with later rules, on public images and
-any classifier. Writes report.txt, .csv, .json and .html into a folder. What is computed
-is kept there, so that the same command goes on where a killed run left off.
+any classifier. Writes report.txt, .csv, .json and .html to a folder. Computed features
+are stored in the same folder: if a run is interrupted, repeat the command to resume it.
 
-suites, and what --data DIR holds:
-  digits           nothing: images and a network come with the package
-  fashion-mnist    fashion-mnist/*.gz; mnist/t10k-*.gz if there; a network is trained
+suites, and the files that they read from --data DIR:
+  digits           none: images and a network come with the package
+  fashion-mnist    fashion-mnist/*.gz, optionally mnist/t10k-*.gz; trains a network
   imagenet-sample  imagenet-sample/CLASS/*, textures/; needs --model
   imagenet         id_data/ILSVRC-2012/val/CLASS/*,
                    ood_data/{iNaturalist,SUN,Places,dtd}
@@ -24,7 +24,7 @@ EPILOG = """\
 methods, comma-separated:
   msp max-logit energy odin mahalanobis dice     each also +react, and +react@PERCENTILE
   react-per-unit react-two-sided react-layer:LAYER       variants of ReAct, with energy
-  bats vra-p bfact ash-p ash-b ash-s scale                           rules that followed
+  bats vra-p bfact ash-p ash-b ash-s scale                                   later rules
   groups: paper scores compatibility percentiles variants shaping
 
 examples:
@@ -35,7 +35,7 @@ examples:
 
 
 def add_parser(commands):
-    """Add the command to those of the program."""
+    """Add the command to the program's commands."""
     parser = commands.add_parser(
         "benchmark",
         help="run the paper's comparisons on public images",
@@ -44,43 +44,63 @@ def add_parser(commands):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("suite", choices=SUITES, metavar="SUITE", help="one of those above")
-    add("--data", metavar="DIR", help="folder of the images; or $REACTOOD_DATA")
+    add("suite", choices=SUITES, metavar="SUITE", help="one of the suites above")
+    add("--data", metavar="DIR", help="folder of the images (default: $REACTOOD_DATA)")
     add(
         "--model",
-        help="a torchvision name, timm/NAME, FILE.py:FUNCTION that builds one, or "
-        "NAME=CHECKPOINT; for fashion-mnist resnet-batch, -group or -weight",
+        help="a torchvision name, timm/NAME, FILE.py:FUNCTION (a function that builds "
+        "the model), or NAME=CHECKPOINT; for fashion-mnist also resnet-batch, "
+        "resnet-group or resnet-weight",
     )
     add(
         "--preprocess",
         metavar="FILE.py:FUNCTION",
-        help="a function that returns the model's transform (default: the usual one of "
-        "the data set; fashion-mnist and digits have none)",
+        help="a function that returns the model's transform (default: the usual "
+        "transform of the data set; none for fashion-mnist and digits)",
     )
     add("--methods", default="paper", help="see below (default: %(default)s)")
-    add("--percentile", type=float, default=90.0, help="of the clip, in percent")
-    add("--threshold", type=float, help="a clip given by hand")
-    add("--noise", type=float, help="of ODIN (default: the paper's, by model)")
+    add(
+        "--percentile",
+        type=float,
+        default=90.0,
+        help="percentile of the clip (default: %(default)s)",
+    )
+    add(
+        "--threshold",
+        type=float,
+        help="a fixed value for the clip, instead of a percentile",
+    )
+    add(
+        "--noise",
+        type=float,
+        help="ODIN's noise (default: the paper's value for the model)",
+    )
     add(
         "--protocol",
         choices=PROTOCOLS,
         default="clean",
-        help="imagenet: learn from training or held-out images; or, as the paper's "
-        "code does, with its clip, or with the percentile of 2,025 judged images",
+        help="imagenet only. clean: learn from training or held-out images. official: "
+        "learn from 2,025 of the test images and use a fixed clip, as the paper's code "
+        "does. official-percentile: the same, with a percentile (default: clean)",
     )
-    add("--limit", type=int, metavar="N", help="at most N images of each set: a trial")
-    add("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
-    add("--out", metavar="DIR", help="of the report (default: reactood-SUITE)")
-    add("--batch-size", type=int, help="images per pass")
+    add("--limit", type=int, metavar="N", help="use at most N images of each set")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of all random choices (default: %(default)s)",
+    )
+    add("--out", metavar="DIR", help="folder of the report (default: reactood-SUITE)")
+    add("--batch-size", type=int, help="images per batch")
     add("--device", default="auto", help="cuda, cpu, ... (default: %(default)s)")
     add("--precision", default="float32", help="or bfloat16, float16")
     add("--engine", default="eager", help="or compile, openvino, auto")
-    add("--workers", type=int, default=0, help="processes that read images")
-    add("--quiet", action="store_true", help="print the table alone")
+    add("--workers", type=int, default=0, help="number of processes that read images")
+    add("--quiet", action="store_true", help="print only the table")
 
 
 def run(options, arguments):
-    """Do what the options say."""
+    """Run the benchmark with the parsed options."""
     from reactood._cli.benchmark import _figures as figures
     from reactood._cli.benchmark import _report as report
     from reactood._cli.benchmark._files import Absent
@@ -102,7 +122,7 @@ def run(options, arguments):
         progress=progress,
     )
     if request.verbose and not progress:
-        print("Progress bars come with tqdm: pip install 'reactood[progress]'.")
+        print("Progress bars need tqdm: pip install 'reactood[progress]'.")
     try:
         methods = parse_methods(options.methods)
         task = SUITES[options.suite](request)
