@@ -1,4 +1,4 @@
-"""ReActDetectorCV: chooses its percentile by cross-validation with OOD rows."""
+"""ReActDetectorCV: chooses the percentile by cross-validation with OOD rows."""
 
 from numbers import Integral, Real
 from typing import ClassVar
@@ -26,12 +26,12 @@ SHORT_NAMES = {"fpr95": "neg_fpr_at_tpr", "detection_error": "neg_detection_erro
 class ReActDetectorCV(BaseReActDetector):
     """ReAct with a percentile chosen by cross-validation.
 
-    Like :class:`~reactood.ReActDetector` in a :class:`~sklearn.model_selection.\
-GridSearchCV` over `percentile`, with the same choice in a fraction of the time: the
-    clips of all candidates come from one look at a fold, and no candidate is fitted.
+    It makes the same choice as a :class:`~sklearn.model_selection.GridSearchCV` of
+    :class:`~reactood.ReActDetector` over `percentile`, in a fraction of the time: each
+    fold is read once for the clips of all candidates, and no candidate is fitted.
 
-    It needs some out-of-distribution (OOD) rows to judge by, labelled -1. Without any,
-    see :func:`~reactood.model_selection.tune_percentile`.
+    It needs some out-of-distribution (OOD) rows, labelled -1, to compare the
+    candidates. Without any, use :func:`~reactood.model_selection.tune_percentile`.
 
     Parameters
     ----------
@@ -39,17 +39,17 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         What maps features to logits, as in :class:`~reactood.ReActDetector`.
 
     percentiles : sequence of float or None, default=(10, 65, 80, 85, 90, 95, 99)
-        The candidates, in percent; None stands for no clipping. The default is the
-        paper's grid [1]_.
+        The candidates, in percent; None means no clipping. The default is the paper's
+        grid [1]_.
 
     scoring : str or callable, default="fpr95"
-        What to judge by: `"fpr95"` or any other of
+        The metric that compares the candidates: `"fpr95"` or any other of
         :func:`~reactood.metrics.ood_scorers`, the name of a scikit-learn scorer such
-        as `"roc_auc"`, or a scorer, that uses `decision_function`.
+        as `"roc_auc"`, or a scorer that uses `decision_function`.
 
     cv : int, splitter or iterable, default=5
-        Folds. A number means that many stratified ones, shuffled with a fixed seed.
-        Each test side needs in-distribution (ID) and OOD rows.
+        The folds. A number means that many stratified folds, shuffled with a fixed
+        seed. The test rows of each fold must include in-distribution (ID) and OOD rows.
 
     lower_percentile : float, default=None
         As in :class:`~reactood.ReActDetector`.
@@ -59,7 +59,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
 
     score_function : {"energy", "msp", "max_logit", "entropy"} or callable, \
             default="energy"
-        What turns logits into a score, the higher, the more in-distribution.
+        The function that turns logits into a score: the higher, the more
+        in-distribution.
 
     temperature : float, default=1.0
         The temperature of `"energy"`, `"msp"` and `"entropy"`.
@@ -68,33 +69,34 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         The share of the ID training rows that may be flagged as OOD, in (0, 0.5].
 
     batch_size : int, default=None
-        Rows per block of computation; None chooses.
+        Rows per block of computation; None chooses a number.
 
     device : str or torch.device, default=None
-        Where to compute; None stays where `X` is.
+        The device to compute on; None uses the device of `X`.
 
     on_nan : {"raise", "reject"}, default="raise"
-        What becomes of rows that hold NaN: an error, or a score of NaN and -1 from
-        `predict`. With "reject", `fit` leaves them out, ID and OOD rows alike.
+        What to do with rows that hold NaN: raise an error, or give them a score of NaN
+        and -1 from `predict`. With "reject", `fit` ignores ID and OOD rows with NaN.
 
     Attributes
     ----------
     best_percentile_ : float or None
-        The candidate with the best mean score, in percent; of equal ones the first.
+        The candidate with the best mean score, in percent; the first if several are
+        equal.
 
     best_score_ : float
-        Its mean score over the folds, the higher, the better: losses are negated, so
-        that `"fpr95"` gives minus a fraction.
+        Mean score of the best candidate over the folds: the higher, the better. Losses
+        are negated, so that `"fpr95"` gives minus a fraction.
 
     best_index_ : int
-        Its place in `percentiles` and in `cv_results_`.
+        Index of the best candidate in `percentiles` and in `cv_results_`.
 
     cv_results_ : dict of ndarray
         As in `GridSearchCV`: `"param_percentile"`, `"split0_test_score"` and so on,
         `"mean_test_score"`, `"std_test_score"` and `"rank_test_score"`; `"params"`, a
-        list of dicts; and `"failure"`, the reason why a candidate has NaN for a
-        score, or "". A percentile below the share of zeros is one: the clip is 0; one
-        that is not above `lower_percentile` is another.
+        list of dicts; and `"failure"`, the reason why the score of a candidate is NaN,
+        or "". Two examples: the percentile is below the share of zeros, so that the
+        clip is 0; or the percentile is not above `lower_percentile`.
 
     n_splits_ : int
         Number of folds.
@@ -129,7 +131,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
     (200,)
     """
 
-    # Where routing is on, groups go to an outer splitter unless they are asked for.
+    # With metadata routing, groups go to an outer splitter unless fit requests them.
     __metadata_request__fit = {"groups": False}  # noqa: RUF012
 
     _parameter_constraints: ClassVar[dict] = {
@@ -179,11 +181,11 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             Features.
 
         y : array-like of shape (n_samples,)
-            -1 for OOD rows, which judge and are never learned from; 1, or class
+            -1 for OOD rows, which only serve to compare the candidates; 1, or class
             labels, for ID rows.
 
         groups : array-like of shape (n_samples,), default=None
-            Handed to the splitter.
+            Passed to the splitter.
 
         Returns
         -------
@@ -194,7 +196,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         ------
         ValueError
             If there are no OOD rows, if a fold lacks ID or OOD rows, if no candidate
-            works, or for the reasons of :meth:`ReActDetector.fit`.
+            can be used, or for the reasons given in :meth:`ReActDetector.fit`.
         """
         X = self._validate(X, reset=True)
         y, rows = id_rows(y, X)
@@ -232,9 +234,9 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         if np.nanmax(aurocs) < 0.5:
             warn(
                 f"OOD rows score higher than ID rows with every candidate, in every "
-                f"fold: the best AUROC is {np.nanmax(aurocs):.3f}. Is y the wrong way "
-                "round (1 is ID, -1 is OOD), or a score_function of your own (the "
-                "higher, the more in-distribution)?",
+                f"fold: the best AUROC is {np.nanmax(aurocs):.3f}. Are the labels the "
+                "wrong way round (1 is ID, -1 is OOD), or the scores of a custom "
+                "score_function (the higher, the more in-distribution)?",
             )
         best = int(np.argmin(results["rank_test_score"]))
         clip = learn_clip(
@@ -265,7 +267,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         return candidates
 
     def _measure(self):
-        """Return what judges a candidate by its scores and the labels."""
+        """Return a function that rates a candidate, given its scores and the labels."""
         scorer = self.scoring
         if not callable(scorer):
             ours = ood_scorers()
@@ -277,8 +279,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
                 return scorer(_Scored(), scores, labels)
             except AttributeError as error:
                 raise ValueError(
-                    f"scoring={self.scoring!r} asks for more than decision_function, "
-                    "which is all that there is of a candidate here. Use a scorer of "
+                    f"scoring={self.scoring!r} uses more than decision_function, but a "
+                    "candidate has no other method here. Use a scorer that needs only "
                     "scores, such as 'roc_auc' or 'fpr95', or "
                     "GridSearchCV(ReActDetector(...), {'percentile': [...]})."
                 ) from error
@@ -286,7 +288,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
         return measure
 
     def _splits(self, X, labels, known, groups):
-        """Yield masks of the train and the test rows, of those that are known."""
+        """Yield, for each fold, masks of the train and test rows that are ``known``."""
         cv = self.cv
         if isinstance(cv, Integral):
             cv = StratifiedKFold(cv, shuffle=True, random_state=0)
@@ -296,8 +298,8 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
             for mask, index in zip((train, test), sides, strict=True):
                 if len(np.unique(index)) < len(index):
                     raise ValueError(
-                        f"Fold {fold} holds a row more than once, which would count "
-                        "once here. Use a splitter that repeats none, or "
+                        f"Fold {fold} holds a row more than once, but repeated rows "
+                        "count only once here. Use a splitter that repeats no row, or "
                         "GridSearchCV(ReActDetector(...), {'percentile': [...]})."
                     )
                 mask[index] = True
@@ -317,7 +319,7 @@ GridSearchCV` over `percentile`, with the same choice in a fraction of the time:
 
 
 def _score_fold(scorer, X, test, labels, clips, measure):
-    """Return the measure and the AUROC of each clip: (n_clips, 2), NaN without one."""
+    """Return the metric and the AUROC of each clip: (n_clips, 2), NaN if unusable."""
     usable = [i for i, clip in enumerate(clips) if not clip.problem]
     found = np.full((len(clips), 2), np.nan)
     scores = scorer.scores(X, [clips[i] for i in usable], test)
@@ -327,7 +329,7 @@ def _score_fold(scorer, X, test, labels, clips, measure):
 
 
 class _Scored(OutlierMixin, BaseEstimator):
-    """A detector, to scikit-learn's scorers, whose X already is its scores."""
+    """Stands in for a detector in scikit-learn's scorers: its X is the scores."""
 
     def decision_function(self, scores):
         return scores
@@ -336,7 +338,7 @@ class _Scored(OutlierMixin, BaseEstimator):
 
 
 def _results(candidates, folds, problems):
-    """Return what GridSearchCV calls cv_results_."""
+    """Return the dict that GridSearchCV calls cv_results_."""
     names = np.empty(len(candidates), dtype=object)
     names[:] = candidates
     mean = folds.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Splitters that keep OOD rows out of the training side."""
+"""Splitters for in-distribution and out-of-distribution rows."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ __all__ = ["LeaveOneOODSourceOut", "OODSplit"]
 
 
 class OODSplit(BaseCrossValidator):
-    """Folds that train on in-distribution (ID) rows and test on both kinds.
+    """Folds that train on in-distribution (ID) rows and test on ID and OOD rows.
 
-    scikit-learn's outlier detectors learn from every row that they get, also from
-    those that `y` calls out-of-distribution (OOD). With this splitter they get ID rows
-    only, and can be compared on equal terms with :class:`~reactood.ReActDetector`,
-    which leaves OOD rows out by itself.
+    scikit-learn's outlier detectors learn from every row that they are given, also
+    from rows that `y` labels as out-of-distribution (OOD). With this splitter they are
+    given ID rows only. This makes the comparison fair with
+    :class:`~reactood.ReActDetector`, which ignores OOD rows when it learns.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class OODSplit(BaseCrossValidator):
         Number of folds, at least 2.
 
     shuffle : bool, default=True
-        Whether to shuffle the rows before they are dealt out.
+        Whether to shuffle the rows before they are divided into folds.
 
     random_state : int, RandomState instance or None, default=None
         Makes the shuffling repeatable.
@@ -38,11 +38,11 @@ class OODSplit(BaseCrossValidator):
 
     Notes
     -----
-    Every row is tested once: the OOD rows are dealt out to the test sides as the ID
-    rows are.
+    Every row is tested once: each OOD row, like each ID row, is a test row of one
+    fold.
 
     `GridSearchCV` fits the best candidate once more, on all rows, whatever the
-    splitter: with a detector that does not look at `y`, use `refit=False` and fit it
+    splitter. With a detector that ignores `y`, use `refit=False` and fit the detector
     to the ID rows.
 
     Examples
@@ -122,10 +122,10 @@ class OODSplit(BaseCrossValidator):
 class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
     """Folds that test on one source of out-of-distribution (OOD) rows at a time.
 
-    The percentile that suits one kind of OOD data may not suit the next. What was
-    chosen by some sources is judged here by another one: the train side of a fold
-    holds in-distribution (ID) rows and the OOD rows of the other sources, to choose
-    by, in a :class:`~reactood.ReActDetectorCV` for instance.
+    The percentile that suits one kind of OOD data may not suit another. These folds
+    choose by some sources and test on another source: the train rows of a fold are
+    in-distribution (ID) rows and the OOD rows of all other sources, by which
+    a :class:`~reactood.ReActDetectorCV`, for instance, can choose.
 
     Parameters
     ----------
@@ -133,11 +133,11 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
         Number of folds of the ID rows for each source, at least 2.
 
     ood_in_train : bool, default=True
-        Whether the train side holds the OOD rows of the other sources. False for
-        detectors that would learn from them.
+        Whether the train rows include the OOD rows of the other sources. Use False
+        for detectors that would learn from OOD rows.
 
     shuffle : bool, default=True
-        Whether to shuffle the ID rows before they are dealt out.
+        Whether to shuffle the ID rows before they are divided into folds.
 
     random_state : int, RandomState instance or None, default=None
         Makes the shuffling repeatable.
@@ -148,8 +148,8 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
 
     Notes
     -----
-    `groups` names the source of each row; the names of ID rows do not matter. Folds
-    come source after source, in sorted order.
+    `groups` names the source of each row; the values in ID rows are ignored. The
+    folds are ordered by source, in sorted order.
 
     Examples
     --------
@@ -203,8 +203,8 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
         Raises
         ------
         ValueError
-            If `y` or `groups` is missing, if there are fewer ID rows than folds, or
-            fewer than two sources while `ood_in_train`.
+            If `y` or `groups` is missing, if there are fewer ID rows than folds, or if
+            `ood_in_train` is True and there are fewer than two sources.
         """
         _, y, groups = indexable(X, y, groups)
         id_index, ood_index = _both_kinds(y, self.n_splits, 1)
@@ -212,7 +212,7 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
         if self.ood_in_train and len(sources) < 2:
             raise ValueError(
                 f"groups names one source of OOD rows, {sources[0]!r}; expected two or "
-                "more, as one is left out, or ood_in_train=False."
+                "more, because each fold leaves one out, or ood_in_train=False."
             )
         of_row = np.asarray(groups)[ood_index]
         for source in sources:
@@ -237,7 +237,7 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
         Returns
         -------
         sources : ndarray
-            The distinct values of `groups` in OOD rows, sorted.
+            The distinct values of `groups` among the OOD rows, sorted.
         """
         if groups is None:
             raise ValueError(
@@ -271,7 +271,7 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
 
 
 def _both_kinds(y, least_id, least_ood):
-    """Return the ID and the OOD rows, of which there are enough, or raise."""
+    """Return the indices of the ID and of the OOD rows, or raise if too few."""
     rows: Any = None if y is None else id_rows(y, y)[1]
     n_ood = 0 if rows is None else np.count_nonzero(~rows)
     n_id = 0 if rows is None else np.count_nonzero(rows)

@@ -8,11 +8,11 @@ from scipy.ndimage import gaussian_filter
 from reactood._images._pixels import channels_last, pixels_of
 from reactood._images._sources import open_source
 
-MOST_MEASURED = 256  # images from which mean and spread are estimated
+MOST_MEASURED = 256  # images from which mean and standard deviation are estimated
 
 
 class Images:
-    """ID images as float arrays (height, width, channels), whatever they are."""
+    """ID images of any kind, as float arrays (height, width, channels)."""
 
     def __init__(self, X, rows=None):
         self.source = open_source(X, validate=_check_axes, missing_ok=True)
@@ -25,17 +25,17 @@ class Images:
         return self.source.image(int(self.rows[row]))
 
     def pixels(self, row):
-        """Return an image's pixels, and whether they are of 8 bits."""
+        """Return an image's pixels as a float64 array (height, width, channels)."""
         array = pixels_of(self[row])
         return array.reshape(*array.shape[:2], -1).astype(np.float64)
 
     def is_8_bit(self, row):
-        """Return whether an image is pixels, and not floats already preprocessed."""
+        """Return whether an image has 8-bit pixels, not preprocessed floats."""
         dtype = getattr(self[row], "dtype", np.uint8)
         return dtype in (np.uint8, torch.uint8)
 
     def like(self, row, pixels):
-        """Return pixels as an image of the same kind as that in ``row``."""
+        """Return pixels as an image of the same kind as image ``row``."""
         item = self[row]
         if not self.is_8_bit(row):
             dtype = str(getattr(item, "dtype", "float32")).removeprefix("torch.")
@@ -94,10 +94,11 @@ def _permuted_pixels(images, random):
 
 def _phase_scrambled(images, random):
     def make(pixels):
-        # Of real noise, so that the image comes out real; one for all channels.
+        # The phases of real noise, so that the new image is real; all channels share
+        # them.
         noise = np.fft.fft2(random.normal(size=pixels.shape[:2]))
         phase = np.exp(1j * np.angle(noise))
-        phase[0, 0] = 1  # the mean stays
+        phase[0, 0] = 1  # keeps the mean of the image
         spectrum = np.fft.fft2(pixels, axes=(0, 1)) * phase[..., None]
         return np.fft.ifft2(spectrum, axes=(0, 1)).real
 
@@ -112,7 +113,7 @@ def _blurred_mix(images, random):
             for i in (0, 1)
         )
         other = other[rows][:, columns]
-        if other.shape != pixels.shape:  # grey beside RGB
+        if other.shape != pixels.shape:  # one is grey, the other RGB
             other = other.mean(axis=2, keepdims=True)
         sigma = max(pixels.shape[:2]) / 50
         share = random.uniform(0.3, 0.7)

@@ -1,4 +1,4 @@
-"""Make surrogate OOD images or features out of in-distribution data."""
+"""Make surrogate OOD images or features from in-distribution data."""
 
 from collections.abc import Iterator
 from numbers import Integral
@@ -23,51 +23,52 @@ COUNT = Interval(Integral, 1, None, closed="left")
 
 @checked(kind=[StrOptions(set(IMAGE_KINDS))], n_samples=[COUNT, None])
 def make_surrogate_ood(X_id, kind="gaussian_noise", *, n_samples=None, random_state=0):
-    """Make images that are out-of-distribution (OOD), of in-distribution (ID) ones.
+    """Make out-of-distribution (OOD) images from in-distribution (ID) images.
 
-    They help to choose a percentile where there are no OOD data: see
+    The new images help to choose a percentile when there are no OOD data: see
     :func:`tune_percentile`.
 
     Parameters
     ----------
     X_id : images
-        ID images, of any kind that :class:`~reactood.TorchFeatureExtractor` takes, but
-        for a DataLoader.
+        ID images, of any kind that :class:`~reactood.TorchFeatureExtractor` takes,
+        except a DataLoader.
 
     kind : str, default="gaussian_noise"
-        How they are made.
+        How the new images are made.
 
-        - `"gaussian_noise"`: each pixel is drawn anew, with the mean and the standard
-          deviation that its channel has in `X_id`; the paper's choice [1]_.
-        - `"uniform_noise"`: each pixel is drawn anew, from all that 8 bits can say, or
-          from the range of the channel in float images.
-        - `"permuted_pixels"`: an image's pixels in another order; colours stay.
-        - `"phase_scrambled"`: random phases in the Fourier domain; an image's power
-          at each scale stays, its shapes go.
-        - `"blurred_mix"`: two images, 30 to 70 % of each, blurred.
+        - `"gaussian_noise"`: random pixels, normal with the mean and the standard
+          deviation of the channel in `X_id`; the paper's choice [1]_.
+        - `"uniform_noise"`: random pixels, uniform from 0 to 255, or over the range of
+          the channel if `X_id` holds float images.
+        - `"permuted_pixels"`: the pixels of an image in random order, which keeps the
+          colours.
+        - `"phase_scrambled"`: an image with random phases in the Fourier domain, which
+          keeps the power at each scale but destroys the shapes.
+        - `"blurred_mix"`: a blurred mix of two images, 30 to 70 % of each.
 
     n_samples : int, default=None
-        How many; None for as many as there are in `X_id`.
+        Number of new images; None for as many as `X_id` holds.
 
     random_state : int, RandomState instance or None, default=0
-        Makes them repeatable.
+        Makes the new images repeatable.
 
     Returns
     -------
     X_ood : ndarray or list
-        Images like those of `X_id`: an array of the same layout and dtype for an array
-        or a tensor, a list of PIL images for paths, a folder or PIL images, and a list
-        of what the items are for a Dataset.
+        Images of the same kind as `X_id`: an array of the same layout and dtype for an
+        array or a tensor; a list of PIL images for paths, a folder or PIL images; a
+        list of images like its items for a Dataset.
 
     Raises
     ------
     ValueError
-        If the kind is not known or an image cannot be read.
+        If `kind` is not a known one, or an image cannot be read.
 
     See Also
     --------
     make_surrogate_features : The same for features.
-    tune_percentile : Chooses a percentile by them.
+    tune_percentile : Chooses a percentile by surrogates.
 
     References
     ----------
@@ -90,9 +91,9 @@ def make_surrogate_ood(X_id, kind="gaussian_noise", *, n_samples=None, random_st
 
 @checked(kind=[StrOptions(set(IMAGE_KINDS))])
 def iterate_surrogates(X_id, kind, n_samples, random_state=0, *, rows=None) -> Iterator:
-    """Yield images one at a time: all together may not fit into memory.
+    """Yield surrogate images one at a time: all together may not fit into memory.
 
-    ``rows`` are the images that they are made of; None for all.
+    ``rows`` are the indices in ``X_id`` of the images to use; None for all.
     """
     images, random = Images(X_id, rows), check_random_state(random_state)
     make = IMAGE_KINDS[kind](images, random)
@@ -108,10 +109,11 @@ def iterate_surrogates(X_id, kind, n_samples, random_state=0, *, rows=None) -> I
 def make_surrogate_features(
     X_id, kind="permuted_units", *, n_samples=None, random_state=0
 ):
-    """Make features that are out-of-distribution (OOD), of in-distribution (ID) ones.
+    """Make out-of-distribution (OOD) features from in-distribution (ID) features.
 
-    For detectors on features whose images are gone. Noise images that pass through the
-    network say more: see :func:`make_surrogate_ood`.
+    Use it when the images of the features are not available. Otherwise prefer noise
+    images passed through the network, which resemble real OOD data more: see
+    :func:`make_surrogate_ood`.
 
     Parameters
     ----------
@@ -119,19 +121,19 @@ def make_surrogate_features(
         ID features.
 
     kind : {"permuted_units", "gaussian_noise", "mixed"}, default="permuted_units"
-        How they are made.
+        How the new features are made.
 
-        - `"permuted_units"`: each unit's values in another order of rows, so that
-          units no longer go together.
-        - `"gaussian_noise"`: normal with each unit's mean and standard deviation, cut
-          off below at the unit's smallest value.
+        - `"permuted_units"`: the values of each unit are permuted among the rows,
+          independently of the other units.
+        - `"gaussian_noise"`: normal with each unit's mean and standard deviation;
+          values below the unit's smallest value are raised to it.
         - `"mixed"`: the mean of two rows.
 
     n_samples : int, default=None
-        How many; None for as many as there are in `X_id`.
+        Number of new rows; None for as many as `X_id` has.
 
     random_state : int, RandomState instance or None, default=0
-        Makes them repeatable.
+        Makes the new features repeatable.
 
     Returns
     -------
@@ -141,7 +143,7 @@ def make_surrogate_features(
     Raises
     ------
     ValueError
-        If the kind is not known, or `X_id` holds NaN or inf.
+        If `kind` is not a known one, or `X_id` holds NaN or inf.
 
     See Also
     --------

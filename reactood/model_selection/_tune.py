@@ -1,4 +1,4 @@
-"""tune_percentile: choose the percentile without OOD data, by surrogates."""
+"""tune_percentile: chooses the percentile by surrogates, without OOD data."""
 
 import itertools
 from numbers import Integral
@@ -42,44 +42,44 @@ def tune_percentile(
     n_surrogates=None,
     random_state=0,
 ):
-    """Choose the percentile by surrogate OOD data, where there are no real ones.
+    """Choose the percentile by surrogate OOD data, when there are no real OOD data.
 
-    Each candidate is judged by how well it tells held-out in-distribution (ID) rows
-    from surrogates made of them, as in the paper [1]_, and compared with no clipping
-    at all.
+    The best candidate is the one that best separates held-out in-distribution (ID)
+    rows from surrogates made from ID data, as in the paper [1]_. No clipping is always
+    one of the candidates.
 
     Parameters
     ----------
     estimator : Pipeline or ReActDetector
         A pipeline that ends in a :class:`~reactood.ReActDetector`, as made by
         :func:`~reactood.make_react_pipeline`, for images; or the detector alone, for
-        features. It need not be fitted, and is left as it is.
+        features. It need not be fitted, and is not changed.
 
     X_id : images, or array-like of shape (n_samples, n_features)
-        ID data, which the classifier has not been trained on if possible.
+        ID data; if possible, data on which the classifier was not trained.
 
     y : array-like of shape (n_samples,), default=None
         Class labels, for a detector whose head is a classifier to be trained.
 
     surrogate : str, default=None
         The `kind` of :func:`make_surrogate_ood` or, for features, of
-        :func:`make_surrogate_features`. None for `"gaussian_noise"`, the paper's, or
-        `"permuted_units"`.
+        :func:`make_surrogate_features`. None means `"gaussian_noise"`, as in the
+        paper, for images and `"permuted_units"` for features.
 
     percentiles : sequence of float or None, default=(10, 65, 80, 85, 90, 95, 99)
-        The candidates, in percent; the default is the paper's. No clipping, None, is
-        always tried too, as the last.
+        The candidates, in percent; the default is the paper's. None, which means no
+        clipping, is always added as the last candidate.
 
     scoring : str or callable, default="fpr95"
-        What to judge by, as in :class:`~reactood.ReActDetectorCV`. Between candidates
-        with equal scores the AUROC decides, then their order.
+        The metric that compares the candidates, as in
+        :class:`~reactood.ReActDetectorCV`. Among candidates with equal scores, the one
+        with the best AUROC is chosen, then the first.
 
     cv : int or splitter, default=5
-        Folds.
+        The folds.
 
     n_surrogates : int, default=None
-        How many surrogates; None for as many as there are in `X_id`, but at most
-        1,000.
+        Number of surrogates; None for as many as `X_id` has rows, but at most 1,000.
 
     random_state : int, RandomState instance or None, default=0
         Makes the surrogates repeatable.
@@ -87,31 +87,32 @@ def tune_percentile(
     Returns
     -------
     tuned : Bunch
-        With the names of a fitted `GridSearchCV`:
+        Its attributes are named as in a fitted `GridSearchCV`:
 
         ``best_estimator_`` : Pipeline or ReActDetector
             Like `estimator`, with the chosen percentile, fitted to all of `X_id`.
         ``best_percentile_`` : float or None
-            The choice, in percent; None if no candidate beats no clipping, which a
-            warning says.
+            The chosen percentile, in percent. If no percentile is better than no
+            clipping, it is None, and a warning is issued.
         ``best_score_``, ``unclipped_score_`` : float
-            Mean scores over folds of the choice and of no clipping, the higher, the
-            better: minus the FPR95, as a fraction, by default.
+            Mean scores over the folds of the chosen candidate and of no clipping: the
+            higher, the better. By default minus the FPR95, as a fraction.
         ``best_index_`` : int
-            The choice's place in `cv_results_`.
+            Index of the chosen candidate in `cv_results_`.
         ``cv_results_`` : dict of ndarray
             As in :class:`~reactood.ReActDetectorCV`; no clipping comes last.
         ``near_best_percentiles_`` : list
             All candidates whose mean score is within one standard error of the best
-            one's: how flat the optimum is. With a single fold there is no error, and
-            they are those that equal the best.
+            mean score. A long list means that the choice matters little. With a single
+            fold there is no standard error: the list holds the candidates whose score
+            equals the best.
 
     Raises
     ------
     TypeError
-        If the estimator is neither.
+        If `estimator` is neither a ReActDetector nor a pipeline that ends in one.
     ValueError
-        If the detector has a `threshold`, which would override any percentile.
+        If the detector has a `threshold`, which overrides any percentile.
 
     See Also
     --------
@@ -121,9 +122,9 @@ def tune_percentile(
 
     Notes
     -----
-    Surrogates are easier to detect than what a detector meets later. Where all
-    candidates do equally well, the choice says little, and the default of 90 is as
-    good: look at `cv_results_`. Each image goes through the network once.
+    Surrogates are easier to detect than most real OOD data. If all candidates in
+    `cv_results_` have about the same score, the choice means little, and the default
+    of 90 is as good. Each image goes through the network once.
 
     References
     ----------
@@ -153,7 +154,7 @@ def tune_percentile(
     else:
         steps = clone(steps)
         H = steps.fit_transform(X_id, y)
-    id_rows(y, H)  # says what is wrong with it
+    id_rows(y, H)  # raises if y is not valid
     known = _without_nan(detector, H)
     n = min(known.sum(), MOST_SURROGATES) if n_surrogates is None else n_surrogates
     if steps is None:
@@ -178,8 +179,8 @@ def tune_percentile(
     percentile = results["param_percentile"][best]
     if percentile is None:
         warn(
-            f"No percentile tells the surrogates ({kind}) apart better than no "
-            f"clipping, which scores {results['mean_test_score'][best]:.4g}: "
+            f"No percentile detects the surrogates ({kind}) better than no clipping, "
+            f"whose score is {results['mean_test_score'][best]:.4g}: "
             "percentile=None is chosen. Clipping may still help on other OOD data: try "
             "another surrogate, or real OOD data with ReActDetectorCV.",
         )
@@ -196,12 +197,12 @@ def tune_percentile(
 
 
 def _parts(estimator):
-    """Return the steps before the detector, None if there are none, and itself."""
+    """Return the steps before the detector (None if there are none) and itself."""
     steps, detector = parts_of(estimator)
     if not isinstance(detector, ReActDetector):
         raise TypeError(
-            f"estimator is or ends in a {type(detector).__name__}, expected a "
-            "ReActDetector, or a Pipeline that ends in one."
+            f"estimator is, or ends in, a {type(detector).__name__}; expected a "
+            "ReActDetector or a Pipeline that ends in one."
         )
     if detector.threshold is not None:
         raise ValueError(
@@ -212,14 +213,14 @@ def _parts(estimator):
 
 
 def _without_nan(detector, H):
-    """Return which rows count: not those of NaN, where the detector rejects them."""
+    """Return a mask of the rows to use: without NaN if the detector rejects NaN."""
     if detector.on_nan != "reject":
         return np.ones(len(H), bool)
     return ~np.isnan(np.asarray(H)).any(axis=1)
 
 
 def _features_of(steps, images):
-    """Pass images through the fitted steps, a few at a time."""
+    """Return the features of images from the fitted steps, in batches."""
     features = []
     while some := list(itertools.islice(images, AT_ONCE)):
         arrays = isinstance(some[0], np.ndarray) and len({x.shape for x in some}) == 1
@@ -229,7 +230,7 @@ def _features_of(steps, images):
 
 
 def _search(detector, H, H_ood, labels, *, percentiles, scoring, cv):
-    """Return cv_results_, no clipping last, and the place of the best."""
+    """Return cv_results_, with no clipping last, and the index of the best."""
     parameters = detector.get_params(deep=False)
     for name in ("percentile", "threshold"):
         del parameters[name]
@@ -237,8 +238,8 @@ def _search(detector, H, H_ood, labels, *, percentiles, scoring, cv):
         **parameters, percentiles=percentiles, scoring=scoring, cv=cv
     )
     X = np.concatenate([H, H_ood.astype(H.dtype, copy=False)])
-    # As objects, next to which -1 stays what it is: names may be shorter than "-1",
-    # and unsigned integers have none.
+    # As objects, so that -1 is kept: as a string it may be cut to the length of the
+    # class names, and unsigned integers have no -1.
     y = np.concatenate([labels.astype(object), np.full(len(H_ood), -1, object)])
     results = search.fit(X, y).cv_results_
     tied = np.flatnonzero(results["rank_test_score"] == 1)
@@ -260,7 +261,7 @@ def _near(results, best):
 
 
 def _joined(estimator, steps, detector):
-    """Return the fitted parts in the form that was given: a pipeline, or none."""
+    """Return the fitted parts in the form of ``estimator``: pipeline or detector."""
     if not isinstance(estimator, Pipeline):
         return detector
     joined = clone(estimator)

@@ -192,7 +192,7 @@ def test_labels_the_wrong_way_round_warn(rng, head):
     X[y == -1] *= 0.01  # far less energy, so surely below
     bias_free = np.abs(head[0]), np.zeros(5)
     assert ReActDetectorCV(bias_free).fit(X, y).best_score_ > -0.2
-    with pytest.warns(UserWarning, match=r"Is y the wrong way round"):
+    with pytest.warns(UserWarning, match=r"labels the wrong way round"):
         ReActDetectorCV(bias_free, percentiles=[None]).fit(X, -y)
 
 
@@ -264,5 +264,5 @@ def test_scorers_that_cannot_judge(rng):
     head = rng.normal(size=(3, 8)), np.zeros(3)
     with pytest.raises(ValueError, match="returned NaN for all of them"):
         ReActDetectorCV(head, scoring=lambda *a: np.nan, percentiles=[90]).fit(X, y)
-    with pytest.raises(ValueError, match="'accuracy' asks for more than decision_fun"):
+    with pytest.raises(ValueError, match="'accuracy' uses more than decision_function"):
         ReActDetectorCV(head, scoring="accuracy").fit(X, y)

@@ -459,7 +459,7 @@ def test_bad_estimators(data):
         make_pipeline(StandardScaler(), IsolationForest()),
         ReActDetectorCV(),
     ):
-        with pytest.raises(TypeError, match="expected a ReActDetector, or a Pipeline"):
+        with pytest.raises(TypeError, match="expected a ReActDetector or a Pipeline"):
             tune_percentile(estimator, X)
     with pytest.raises(ValueError, match=r"threshold=1.0, which overrides any"):
         tune_percentile(ReActDetector(threshold=1.0), X)
