@@ -1,4 +1,4 @@
-"""ConformalDetector: p-values and guaranteed false-alarm rates for any detector."""
+"""ConformalDetector: p-values and guaranteed false alarm rates for any detector."""
 
 import os
 from numbers import Integral, Real
@@ -45,29 +45,30 @@ class ConformalDetector(
 ):
     """Turns the scores of an outlier detector into p-values.
 
-    The scores of in-distribution (ID) samples that the detector has not been fitted to
-    calibrate it: a new sample's p-value is the share of them, itself included, that
-    score no higher. Of new ID samples like those that calibrate, at most a share
-    `alpha` has a p-value of `alpha` or less, whatever the detector and the number of
+    It needs calibration samples: in-distribution (ID) samples that the detector was
+    not fitted to. The p-value of a new sample is the share of the calibration samples
+    and the new one whose score is no higher than that of the new one. Among new ID
+    samples from the distribution of the calibration samples, the expected share with
+    a p-value of at most `alpha` is at most `alpha`, for any detector and any number of
     samples [1]_.
 
     Parameters
     ----------
     estimator : outlier detector
         Any scikit-learn outlier detector with `score_samples` or `decision_function`,
-        or a Pipeline that ends in one. Wrapped in
-        :class:`~sklearn.frozen.FrozenEstimator` it is used as it is, and all samples
-        given to `fit` calibrate: they must be new to it.
+        or a Pipeline that ends in one. A fitted detector wrapped in
+        :class:`~sklearn.frozen.FrozenEstimator` is not fitted again. Then all samples
+        given to `fit` are calibration samples, and must not be its training samples.
 
     alpha : float, default=0.05
         The share of ID samples that may be rejected, a fraction in (0, 1).
 
     calibration_size : float or int, default=0.5
-        The share of the ID samples that is held out to calibrate, a fraction in
+        The share of the ID samples that is held out for calibration, a fraction in
         (0, 1), or their number.
 
     random_state : int, RandomState instance or None, default=None
-        Which samples are held out.
+        Makes the choice of the calibration samples repeatable.
 
     Attributes
     ----------
@@ -75,29 +76,29 @@ class ConformalDetector(
         The fitted detector.
 
     calibration_scores_ : ndarray of shape (n_calibration,)
-        The scores of the samples that calibrate, ascending, float64. Samples with a
-        score of NaN do not.
+        The scores of the calibration samples, ascending, float64. Samples with a score
+        of NaN are left out.
 
     offset_ : float
         `decision_function(X) = score_samples(X) - offset_`.
 
     n_features_in_ : int
-        Number of features seen during `fit`, if the detector knows it.
+        Number of features seen during `fit`, if the detector has this attribute.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during `fit`, if the detector knows them.
+        Names of features seen during `fit`, if the detector has this attribute.
 
     See Also
     --------
-    reactood.ReActDetector : Draws its line without a guarantee, and needs no samples
-        to calibrate.
+    reactood.ReActDetector : Has a threshold without a guarantee, and needs no
+        calibration samples.
 
     Notes
     -----
-    The guarantee is an average over calibration sets. With one of n samples, the share
-    of ID samples that are rejected follows a beta distribution with parameters k and
-    n + 1 - k, where k = floor(alpha (n + 1)). It says nothing about ID data of another
-    kind than those that calibrate.
+    The guarantee is an average over calibration sets. With a calibration set of n
+    samples, the share of ID samples that are rejected follows a beta distribution with
+    parameters k and n + 1 - k, where k = floor(alpha (n + 1)). It does not hold for ID
+    data of another distribution than that of the calibration samples.
 
     References
     ----------
@@ -140,21 +141,22 @@ class ConformalDetector(
     @_fit_context(prefer_skip_nested_validation=False)
     @as_a_whole
     def fit(self, X, y=None, **fit_params):
-        """Fit the detector to some of the samples, and calibrate it by the others.
+        """Fit the detector to some of the samples, and calibrate it with the others.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or images
-            Samples, whatever the detector takes that can be indexed.
+            Samples of any kind that the detector takes and that can be indexed.
 
         y : array-like of shape (n_samples,), default=None
-            Rows where `y` is -1 are out-of-distribution and left out. The others go to
-            the detector's `fit`. A warning says so where no row is left out and the
-            labels look like marks of OOD rows, such as 0 and 1.
+            Rows where `y` is -1 are out-of-distribution (OOD) and left out. The labels
+            of the other rows are passed to the detector's `fit`. A warning is issued
+            if no row is left out and the labels look like marks of OOD rows, such as
+            0 and 1.
 
         **fit_params : dict
-            Passed to the detector's `fit`, as metadata where routing is on. Values
-            with one entry per sample are split like `X`.
+            Passed to the detector's `fit`; as metadata if metadata routing is enabled.
+            Values with one entry per sample are split like `X`.
 
         Returns
         -------
@@ -164,7 +166,7 @@ class ConformalDetector(
         Raises
         ------
         ValueError
-            If there are too few samples to calibrate for this `alpha`.
+            If there are too few calibration samples for this `alpha`.
         """
         if isinstance(X, str | os.PathLike):
             raise TypeError(
@@ -194,7 +196,7 @@ class ConformalDetector(
         self.estimator_, self.calibration_scores_ = estimator, scores
         self.offset_ = float(scores[n_rejected - 1])
         copy_input_names(estimator, self)
-        # A detector that knows classes has looked at the labels in its own `fit`.
+        # A detector with classes_ has checked the labels in its own `fit`.
         if rows is None and not (
             len(train) and hasattr(parts_of(estimator)[1], "classes_")
         ):
@@ -222,19 +224,19 @@ class ConformalDetector(
         -------
         p : ndarray of shape (n_samples,)
             `(1 + number of calibration scores <= score) / (n_calibration + 1)`,
-            fractions in (0, 1], float64. The smallest possible where the score is
-            NaN, as of a detector with `on_nan="reject"`: such samples are rejected.
+            fractions in (0, 1], float64. If the score is NaN, as from a detector with
+            `on_nan="reject"`, the smallest possible p-value: the sample is rejected.
         """
         scores = self.score_samples(X)
         below = np.searchsorted(self.calibration_scores_, scores, side="right")
-        below[np.isnan(scores)] = 0  # which sorts last
+        below[np.isnan(scores)] = 0  # searchsorted puts NaN last
         return (1 + below) / (1 + len(self.calibration_scores_))
 
     def predict_fdr(self, X, *, method="bh"):
-        """Decide with few false alarms among the alarms of this batch.
+        """Decide which samples to reject, with a bound on the false discovery rate.
 
-        The false discovery rate, the expected share of ID samples among those that are
-        rejected, is at most `alpha`. A sample's label depends on the others.
+        This rate, the expected share of ID samples among the rejected samples, is at
+        most `alpha`. The label of a sample depends on the other samples in `X`.
 
         Parameters
         ----------
@@ -242,9 +244,9 @@ class ConformalDetector(
             Samples.
 
         method : {"bh", "by"}, default="bh"
-            Benjamini and Hochberg's procedure, which holds for conformal p-values [1]_,
-            or that of Benjamini and Yekutieli, which holds under any dependence and
-            finds less.
+            `"bh"` is the procedure of Benjamini and Hochberg, which is valid for
+            conformal p-values [1]_. `"by"` is that of Benjamini and Yekutieli, which
+            is valid under any dependence, but rejects fewer samples.
 
         Returns
         -------
@@ -283,7 +285,7 @@ class ConformalDetector(
         Returns
         -------
         routing : MetadataRouter
-            To the detector's `fit`.
+            Routes metadata to the detector's `fit`.
         """
         mapping = MethodMapping().add(caller="fit", callee="fit")
         return MetadataRouter(owner=type(self).__name__).add(
@@ -296,27 +298,27 @@ class ConformalDetector(
         return tags
 
     def _n_rejected(self, n_calibration, n_samples):
-        """Return how many of the samples that calibrate are below the threshold."""
+        """Return how many of the calibration samples are rejected."""
         n_rejected = _most_rejected(self.alpha, n_calibration)
         if n_rejected == 0:
             raise ValueError(
                 f"alpha={self.alpha} needs at least {int(np.ceil(1 / self.alpha)) - 1} "
-                f"samples to calibrate, and there are {n_calibration} with a score, of "
+                f"calibration samples, but only {n_calibration} have a score, of "
                 f"n_samples={n_samples}. Give more, or raise alpha or calibration_size."
             )
         return n_rejected
 
     def _divide(self, index):
-        """Return the rows to fit to and those that calibrate."""
+        """Return the rows to fit to and the calibration rows."""
         n, size = len(index), self.calibration_size
-        # 0.07 * 100 is a little more than the 7 that is meant.
+        # As floats, 0.07 * 100 is a little more than 7.
         share = round(size * n, 9)
         n_held_out = int(size if isinstance(size, Integral) else np.ceil(share))
         if n_held_out >= n:
             raise ValueError(
                 f"calibration_size={size} of n_samples={n} in-distribution samples "
                 "leaves none to fit the detector to. Give more samples, or a smaller "
-                "share; a detector that is fitted already goes in as "
+                "share. If the detector is already fitted, pass "
                 "FrozenEstimator(detector)."
             )
         index = check_random_state(self.random_state).permutation(index)
@@ -324,6 +326,6 @@ class ConformalDetector(
 
 
 def _most_rejected(alpha, n):
-    """Return the largest k with k / (n + 1) <= alpha, as floats see it."""
+    """Return the largest k with k / (n + 1) <= alpha in floating point."""
     k = int(alpha * (n + 1))
     return k + 1 if (k + 1) / (n + 1) <= alpha else k - (k / (n + 1) > alpha)

@@ -151,7 +151,7 @@ def test_samples_without_a_score_are_rejected_and_do_not_calibrate(rng):
     np.testing.assert_array_equal(detector.p_values(new), [1 / 91, 1, 1 / 91])
     assert detector.predict(new).tolist() == [-1, 1, -1]
     assert detector.predict_fdr(new).tolist() == [-1, 1, -1]
-    with pytest.raises(ValueError, match=r"at least 9 .* there are 5 with a score"):
+    with pytest.raises(ValueError, match=r"at least 9 .* only 5 have a score"):
         calibrated(np.repeat([np.nan, 1], [95, 5]), alpha=0.1)
 
 
@@ -224,7 +224,7 @@ def test_marks_of_ood_rows_other_than_minus_one_warn(rng):
     ("parameters", "sentence"),
     [
         ({"alpha": 5}, "'alpha' .*It is a fraction: did you mean 0.05"),
-        ({"alpha": 0.01}, "needs at least 99 samples to calibrate, and there are 20"),
+        ({"alpha": 0.01}, "needs at least 99 calibration samples, but only 20"),
         ({"calibration_size": 40}, r"leaves none to fit.*FrozenEstimator"),
         ({"calibration_size": 1.0}, "calibration_size"),
     ],
