@@ -1,7 +1,8 @@
-"""Pictures of what a detector does, and numbers that explain them.
+"""Plots of what a detector does, and the numbers behind them.
 
-The displays work as scikit-learn's do: ``from_estimator`` computes and draws, the
-object keeps the numbers, and ``plot`` draws again.  They need matplotlib.
+The displays work like those of scikit-learn: ``from_estimator`` computes the numbers
+and draws them, the object keeps the numbers, and ``plot`` draws them again.  The
+displays need matplotlib.
 """
 
 from reactood.inspection._classifier import as_classifier

@@ -16,7 +16,7 @@ ID, OOD = 1, -1
 def as_classifier(estimator):
     """Present a fitted outlier detector as a classifier of OOD (-1) and ID (1).
 
-    For what scikit-learn does for binary classifiers alone, such as
+    Use it for tools of scikit-learn that take only binary classifiers, such as
     ``RocCurveDisplay.from_estimator``, ``CalibratedClassifierCV`` or
     ``TunedThresholdClassifierCV``. In-distribution (ID) is the positive class.
 
@@ -24,31 +24,31 @@ def as_classifier(estimator):
     ----------
     estimator : outlier detector or Pipeline
         A fitted detector with `predict`, and with `decision_function` or
-        `score_samples`. It is neither copied nor altered.
+        `score_samples`. It is neither copied nor changed.
 
     Returns
     -------
     classifier : estimator
-        With `classes_`, which are -1 for out-of-distribution (OOD) and 1 for ID,
-        `predict` and `decision_function`: above 0 for ID.
+        Its `classes_` are -1 for out-of-distribution (OOD) and 1 for ID. Its methods
+        are `predict` and `decision_function`, which is above 0 for ID.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
         If the detector is not fitted.
     TypeError
-        If it has no scores.
+        If the detector has no scores.
 
     See Also
     --------
-    ScoreDistributionDisplay : The scores themselves.
+    ScoreDistributionDisplay : Draws the scores.
 
     Notes
     -----
-    The classifier is fitted as it is returned. What clones it and fits the clone, as
-    cross-validation does, fits a clone of the detector, with `y` of 1 for ID and -1
-    for OOD rows: detectors of this package leave the latter out. To keep the
-    detector's fit, pass ``FrozenEstimator(detector)``.
+    The returned classifier is already fitted. Cross-validation, which clones it and
+    fits the clone, fits a clone of the detector, with `y` of 1 for ID and -1 for OOD
+    rows. Detectors of this package then leave out the OOD rows. To keep the detector
+    as it was fitted, pass ``FrozenEstimator(detector)``.
 
     Examples
     --------
@@ -75,14 +75,14 @@ def as_classifier(estimator):
 
 
 class DetectorAsClassifier(Shown, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A detector behind the interface of a binary classifier."""
+    """A detector with the interface of a binary classifier."""
 
     def __init__(self, detector):
         self.detector = detector
 
     @as_a_whole
     def fit(self, X, y):
-        """Fit a clone of the detector; the greater label of two is ID."""
+        """Fit a clone of the detector; the greater of the two labels is ID."""
         classes, marks = _marks(self, y)
         self._take(clone(self.detector).fit(X, marks), classes)
         return self
@@ -98,11 +98,11 @@ class DetectorAsClassifier(Shown, ClassifierMixin, MetaEstimatorMixin, BaseEstim
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.detector).input_tags
         tags.classifier_tags.multi_class = False
-        tags.classifier_tags.poor_score = True  # it learns from one class alone
+        tags.classifier_tags.poor_score = True  # it learns from only one class
         return tags
 
     def predict(self, X):
-        """Return the label of ID where the detector says 1, else that of OOD."""
+        """Return the label of ID where the detector predicts 1, else that of OOD."""
         check_is_fitted(self)
         return self.classes_[(self.detector_.predict(X) == ID).astype(int)]
 
@@ -116,7 +116,7 @@ class DetectorAsClassifier(Shown, ClassifierMixin, MetaEstimatorMixin, BaseEstim
 
 
 def _marks(classifier, y):
-    """Return the two labels, and 1 and -1 for the rows of the greater and the other."""
+    """Return the two labels, and for each row 1 (the greater label) or -1."""
     if y is None:
         raise ValueError(
             f"This {type(classifier).__name__} estimator requires y to be passed, but "

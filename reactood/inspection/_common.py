@@ -19,14 +19,14 @@ def pyplot():
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            "Drawing needs matplotlib, which is not installed: pip install "
-            "'reactood[plot]'."
+            "Drawing needs matplotlib, which is not installed. To install it: pip "
+            "install 'reactood[plot]'."
         ) from error
     return plt
 
 
 def axes_and_figure(ax, **options):
-    """Return the axes to draw into, new ones for None, and their figure."""
+    """Return the axes to draw into and their figure; make new axes for None."""
     plt = pyplot()
     if ax is None:
         _, ax = plt.subplots(layout="constrained", **options)
@@ -34,7 +34,7 @@ def axes_and_figure(ax, **options):
 
 
 def activations(estimator, X):
-    """Return the fitted detector, its features of ``X``, and these clipped."""
+    """Return the fitted detector, the features of ``X``, and the clipped features."""
     steps, detector = parts_of(unfrozen(estimator))
     detector = unfrozen(detector)
     if not isinstance(detector, BaseReActDetector):
@@ -42,19 +42,19 @@ def activations(estimator, X):
         place = "is" if detector is estimator else "ends in"
         raise TypeError(
             f"estimator {place} a {kind}, expected a fitted ReActDetector, or a "
-            "Pipeline that ends in one. Of a fitted search, pass best_estimator_."
+            "Pipeline that ends in one. For a fitted search, pass best_estimator_."
         )
     check_is_fitted(detector)
     features = X if steps is None else steps.transform(X)
     clipped = detector.rectify(features)
-    check_finite(clipped)  # NaN passes a detector with on_nan="reject"
+    check_finite(clipped)  # a detector with on_nan="reject" accepts NaN
     if isinstance(features, torch.Tensor):
         features = features.cpu()
     return detector, np.asarray(features).astype(clipped.dtype, copy=False), clipped
 
 
 def id_mask(y, n_samples, name="y"):
-    """Return where ``y`` is 1; raise unless it is 1 or -1, and both."""
+    """Return where ``y`` is 1; raise unless its labels are 1 and -1, both present."""
     y = column_or_1d(np.asarray(y))
     if len(y) != n_samples:
         raise ValueError(

@@ -16,51 +16,51 @@ from reactood.inspection._common import (
     axes_and_figure,
 )
 
-COLUMNS = 8  # of a sheet; further images go to further rows
-STEP_X, STEP_Y = 1.12, 1.34  # from image to image, in widths; below is the caption
-HEADING = 0.45  # space for it, in widths of an image
+COLUMNS = 8  # images per row of the sheet
+STEP_X, STEP_Y = 1.12, 1.34  # from image to image, in image widths, with the caption
+HEADING = 0.45  # space for a heading, in image widths
 WIDTH = 6.4  # inches
 
 
 class ContactSheetDisplay:
-    """The images that score highest and those that score lowest.
+    """The images with the highest and with the lowest scores.
 
     Use `from_estimator` or `from_predictions` to make one.
 
     Parameters
     ----------
     most : list of ndarray of shape (height, width) or (height, width, n_channels)
-        The most in-distribution images, the highest score first, as matplotlib draws
-        them: uint8, or floats in [0, 1].
+        The most in-distribution images, the highest score first, in a form that
+        matplotlib draws: uint8, or floats in [0, 1].
 
     most_scores : ndarray of shape (n_shown,)
-        Their scores: the higher, the more in-distribution.
+        Scores of these images: the higher, the more in-distribution.
 
     most_indices : ndarray of shape (n_shown,)
-        Their places among the images given.
+        Indices of these images among the images given.
 
     least : list of ndarray
         The least in-distribution images, the lowest score first.
 
     least_scores : ndarray of shape (n_shown,)
-        Their scores.
+        Scores of these images.
 
     least_indices : ndarray of shape (n_shown,)
-        Their places.
+        Indices of these images among the images given.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With all images.
+        The axes with all images.
 
     figure_ : matplotlib Figure
-        Of these axes.
+        The figure of these axes.
 
     images_ : list of matplotlib AxesImage
-        The most in-distribution ones first.
+        The images, the most in-distribution ones first.
 
     captions_ : list of matplotlib Text
-        Their scores.
+        The scores below the images.
 
     Examples
     --------
@@ -93,24 +93,24 @@ class ContactSheetDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, images, *, n=8, ax=None):
-        """Score images and draw both ends.
+        """Score images and draw those with the highest and with the lowest scores.
 
         Parameters
         ----------
         estimator : Pipeline
-            A fitted pipeline from images to scores. `decision_function` and
-            `score_samples` put images in the same order; shown is the latter, where
-            there is one.
+            A fitted pipeline from images to scores. The scores are those of
+            `score_samples` if there is one, else of `decision_function`; both rank
+            the images in the same order.
 
         images : array of images, or list of images or paths
-            uint8 arrays of shape (n_samples, height, width[, n_channels]) or
-            (n_samples, n_channels, height, width), float arrays of shape (n_samples,
-            n_channels, height, width), each image of which is scaled to be shown, PIL
-            images, arrays of single images, or paths, of which only those shown are
-            opened a second time.
+            A uint8 array of shape (n_samples, height, width[, n_channels]) or
+            (n_samples, n_channels, height, width); a float array of shape (n_samples,
+            n_channels, height, width), each image of which is scaled to [0, 1] to be
+            shown; or a list of PIL images, of arrays, or of paths. Only the files that
+            are shown are opened a second time.
 
         n : int, default=8
-            How many images of each end, or all where there are fewer.
+            Number of highest and of lowest scores to show; all if there are fewer.
 
         ax : matplotlib Axes, default=None
             Where to draw; None for a new figure.
@@ -139,7 +139,7 @@ class ContactSheetDisplay:
 
     @classmethod
     def from_predictions(cls, images, scores, *, n=8, ax=None):
-        """Draw both ends of images with scores.
+        """Draw the images with the highest and with the lowest of given scores.
 
         Parameters
         ----------
@@ -147,10 +147,10 @@ class ContactSheetDisplay:
             As in `from_estimator`.
 
         scores : array-like of shape (n_samples,)
-            The higher, the more in-distribution.
+            Scores: the higher, the more in-distribution.
 
         n : int, default=8
-            How many images of each end, or all where there are fewer.
+            Number of highest and of lowest scores to show; all if there are fewer.
 
         ax : matplotlib Axes, default=None
             Where to draw; None for a new figure.
@@ -163,7 +163,7 @@ class ContactSheetDisplay:
         Raises
         ------
         TypeError
-            If the images are of no such kind.
+            If the images are of another kind.
         ValueError
             If there is not one finite score for each image, or `n` is below 1.
         """
@@ -254,7 +254,7 @@ def _as_array(X):
 
 
 def _displayable(item):
-    """Return one image as matplotlib draws it."""
+    """Return one image in a form that matplotlib draws."""
     n_axes = getattr(item, "ndim", None)
     if not isinstance(item, str | os.PathLike | Image.Image) and n_axes not in (2, 3):
         got = f"{type(item).__name__} of shape {getattr(item, 'shape', 'unknown')}"
@@ -269,9 +269,9 @@ def _displayable(item):
 
 
 def _scaled(image):
-    """Stretch a preprocessed image to [0, 1]."""
+    """Scale a preprocessed image to [0, 1]."""
     image = image.astype(np.float64)
-    if image.ndim == 3 and image.shape[2] != 3:  # only three channels are colours
+    if image.ndim == 3 and image.shape[2] != 3:  # not RGB
         image = image.mean(axis=2)
     low, spread = image.min(), np.ptp(image)
     return (image - low) / (spread or 1)

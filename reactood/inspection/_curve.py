@@ -15,58 +15,58 @@ PERCENTILES = re.compile(r"param_(\w+__)?percentile")
 class MetricCurveDisplay:
     """A metric against the percentile at which activations are clipped.
 
-    Points are means over folds, bands and bars one standard error to each side. No
-    clipping at all, a percentile of None, is a dashed line. The chosen candidate is
-    marked.
+    Points are means over folds; bands and error bars extend one standard error to each
+    side. A dashed line shows no clipping (a percentile of None). The chosen candidate
+    is marked.
 
     Use `from_search` to make one.
 
     Parameters
     ----------
     percentiles : ndarray of shape (n_candidates,), dtype=object
-        Candidates that have a score, in percent and ascending; None, for no clipping,
-        comes last.
+        Candidates that have a score, in percent and ascending; None, which means no
+        clipping, comes last.
 
     scores : ndarray of shape (n_candidates,)
-        Their mean scores over folds.
+        Mean scores of the candidates over folds.
 
     errors : ndarray of shape (n_candidates,)
         Standard errors of these means; NaN if unknown.
 
     best_index : int, default=None
-        The chosen candidate's place in these arrays; None marks none.
+        Index of the chosen candidate in these arrays; None marks no candidate.
 
     failed : list, default=()
         Candidates without a score.
 
     score_name : str, default=None
-        What to call the score.
+        Name of the score, for the axis.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the curve.
+        The axes with the curve.
 
     figure_ : matplotlib Figure
-        Of these axes.
+        The figure of these axes.
 
     line_ : matplotlib Line2D
         The curve.
 
     band_ : matplotlib PolyCollection
-        Its standard errors.
+        The standard errors of the curve.
 
     unclipped_line_ : matplotlib Line2D or None
         The score without clipping.
 
     best_ : matplotlib ErrorbarContainer, PolyCollection or None
-        What marks the chosen candidate: a point with its interval or, if that is no
-        clipping, a band.
+        The mark of the chosen candidate: a point with an error bar or, if no clipping
+        was chosen, a band.
 
     See Also
     --------
-    reactood.ReActDetectorCV : A search by OOD data.
-    reactood.model_selection.tune_percentile : A search without.
+    reactood.ReActDetectorCV : A search with OOD data.
+    reactood.model_selection.tune_percentile : A search without OOD data.
 
     Examples
     --------
@@ -120,26 +120,26 @@ class MetricCurveDisplay:
         ----------
         search : object with `cv_results_`
             A fitted :class:`~reactood.ReActDetectorCV` or
-            :class:`~sklearn.model_selection.GridSearchCV`, what
-            :func:`~reactood.model_selection.tune_percentile` returns, or anything
-            else with such results. `best_index_`, if there is one, is the choice.
+            :class:`~sklearn.model_selection.GridSearchCV`, the result of
+            :func:`~reactood.model_selection.tune_percentile`, or any other object
+            with such results. Its `best_index_`, if any, is the chosen candidate.
 
         metric : str, default="score"
-            Which of the metrics in `cv_results_`, where there are several:
+            The metric to draw, if `cv_results_` has several: it is read from
             `"mean_test_" + metric` and so on.
 
         score_name : str, default=None
-            What to call the score; None for the name of the metric.
+            Name of the score, for the axis; None for the name of the metric.
 
         negate : bool, default=False
-            Whether to change the sign of the scores: for losses, which searches
-            maximize with a minus, such as `"neg_fpr_at_tpr"`.
+            Whether to change the sign of the scores. Use it for losses, which a search
+            negates in order to maximize them, such as `"neg_fpr_at_tpr"`.
 
         color : matplotlib color, default="#0072B2"
-            Of the curve and all that belongs to it.
+            Colour of the curve, its band and its marks.
 
         label : str, default=None
-            Name of the curve in the legend, for several in the same axes.
+            Name of the curve in the legend, for several curves in the same axes.
 
         ax : matplotlib Axes, default=None
             Where to draw; None for a new figure.
@@ -154,7 +154,7 @@ class MetricCurveDisplay:
         sklearn.exceptions.NotFittedError
             If the search is not fitted.
         TypeError
-            If there are no such results.
+            If `search` is of a kind that has no such results.
         ValueError
             If the search was not over the percentile, or over other parameters too,
             if there is no such metric, or if no candidate has a score.
@@ -193,10 +193,10 @@ class MetricCurveDisplay:
             Where to draw; None for a new figure.
 
         color : matplotlib color, default="#0072B2"
-            Of the curve and all that belongs to it.
+            Colour of the curve, its band and its marks.
 
         label : str, default=None
-            Name of the curve in the legend, for several in the same axes.
+            Name of the curve in the legend, for several curves in the same axes.
 
         Returns
         -------
@@ -237,7 +237,7 @@ class MetricCurveDisplay:
             return f"chosen: {_shown(self.percentiles[self.best_index])}"
 
     def _label(self, label):
-        """Name the curve and, where several share the axes, its choice with it."""
+        """Return the name of the curve; a given ``label`` also names the choice."""
         if label is None:
             known = np.isfinite(self.errors).any()
             return "mean ± standard error over folds" if known else "mean over folds"
@@ -298,7 +298,7 @@ def _percentiles(results):
         raise ValueError(
             f"{keys[0]} has {len(percentiles)} candidates, but not one for each "
             f"percentile; other parameters were searched too: {others}. A curve needs "
-            "a search over the percentile alone, all others held fixed."
+            "a search over the percentile alone; keep all other parameters fixed."
         )
     return percentiles
 
@@ -319,7 +319,7 @@ def _mean_and_error(results, metric, n_splits):
         spread = np.asarray(results.get(f"std_test_{metric}", np.nan * mean))
     if n_splits < 2:
         return mean, np.full_like(mean, np.nan)
-    return mean, spread / np.sqrt(n_splits - 1)  # of a spread that divides by n
+    return mean, spread / np.sqrt(n_splits - 1)  # spread divides by n
 
 
 def _position(percentile):

@@ -14,10 +14,11 @@ OTHERS_COLOR = "0.6"
 
 
 class EnergyDropDisplay:
-    """Bars of what each unit contributes to the drop of one sample's energy.
+    """A bar for each unit's contribution to the drop of one sample's energy.
 
-    Clipping lowers the energy of a sample by the sum of all bars. Bars to the right
-    lower it, which makes the sample less in-distribution; bars to the left raise it.
+    Clipping lowers the energy of a sample by the sum of all bars. Units with a bar to
+    the right lower the energy, which makes the sample less in-distribution. Units with
+    a bar to the left raise the energy.
 
     Use `from_estimator` to make one.
 
@@ -27,28 +28,28 @@ class EnergyDropDisplay:
         Contributions to the drop, in units of the logits.
 
     drop : float
-        The energy without clipping minus the energy with it.
+        The energy without clipping minus the energy with clipping.
 
     n_clipped : int
-        How many units were clipped.
+        Number of units that were clipped.
 
     unit_names : sequence of str, default=None
-        Names of the units; None calls them "unit 0" and so on.
+        Names of the units; None for "unit 0" and so on.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the bars.
+        The axes with the bars.
 
     figure_ : matplotlib Figure
-        Of these axes.
+        The figure of these axes.
 
     bars_ : matplotlib BarContainer
-        The bars, the largest first, all others last.
+        The bars, the largest first; the bar of all other units is last.
 
     See Also
     --------
-    explain_clipping : The same numbers, for many samples.
+    explain_clipping : Computes these numbers for many samples.
 
     Examples
     --------
@@ -82,7 +83,7 @@ class EnergyDropDisplay:
             The sample.
 
         n_units : int, default=15
-            How many units get a bar of their own, at least 1.
+            Number of units with a bar of their own, at least 1.
 
         ax : matplotlib Axes, default=None
             Where to draw; None for a new figure.
@@ -105,8 +106,8 @@ class EnergyDropDisplay:
         detector, features, clipped = activations(estimator, X)
         if len(features) != 1:
             raise ValueError(
-                f"Got {len(features)} samples, expected one: X[[row]]. For many at "
-                "once, use explain_clipping."
+                f"Got {len(features)} samples, expected one: X[[row]]. For many "
+                "samples, use explain_clipping."
             )
         explained = explain(detector, features, clipped)
         names = getattr(detector, "feature_names_in_", None)
@@ -126,7 +127,7 @@ class EnergyDropDisplay:
             Where to draw; None for a new figure.
 
         n_units : int, default=15
-            How many units get a bar of their own, at least 1.
+            Number of units with a bar of their own, at least 1.
 
         Returns
         -------

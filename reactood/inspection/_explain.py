@@ -8,23 +8,23 @@ from reactood._scoring._blocks import rows_per_block
 from reactood.inspection._common import activations
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
-NARROW = 8.0  # by this much logits may move for 16 nodes to be exact to 1e-9
-SETTLED = np.log1p(-1e-12)
+NARROW = 8.0  # largest change of the logits for which 16 nodes are exact to 1e-9
+SETTLED = np.log1p(-1e-12)  # log-probability of a class that has almost all
 
 
 def explain_clipping(estimator, X):
-    """Attribute what the clip takes from the energy of each sample to units.
+    """Compute how much each clipped unit contributes to the drop of the energy.
 
-    The energy `T * logsumexp(logits / T)` of an input changes when its activations
-    are clipped. This change is divided among the clipped units so that nothing is
-    left over: the contributions of a sample add up to its `drop`.
+    The energy `T * logsumexp(logits / T)` of a sample changes when its activations
+    are clipped. This change is divided among the clipped units: the contributions of
+    a sample add up to its `drop`.
 
     Parameters
     ----------
     estimator : ReActDetector or Pipeline
         A fitted :class:`~reactood.ReActDetector` with a linear head, or a pipeline
-        that ends in one. Whatever its `score_function`, the energy is explained, at
-        the detector's `temperature`.
+        that ends in one. The energy is explained for any `score_function`, at the
+        detector's `temperature`.
 
     X : array-like of shape (n_samples, n_features), or images
         Features for a detector, images for a pipeline.
@@ -32,17 +32,18 @@ def explain_clipping(estimator, X):
     Returns
     -------
     explanation : Bunch
-        With float64 arrays:
+        It holds float64 arrays:
 
         excess : ndarray of shape (n_samples, n_features)
-            What the clip takes away, `h - clip(h)`, in units of the activations:
-            positive where they are clipped from above, negative where from below.
+            The change by the clip, `h - clip(h)`, in units of the activations:
+            positive where `h` is clipped from above, negative where from below.
         contribution : ndarray of shape (n_samples, n_features)
             What each unit contributes to the drop, in units of the logits; exactly 0
-            where it is not clipped. A negative one raises the energy: its unit speaks
-            against the likely classes.
+            if the unit is not clipped. Where it is negative, clipping the unit raises
+            the energy, for example because its weights to the likely classes are
+            negative.
         drop : ndarray of shape (n_samples,)
-            The energy without clipping minus the energy with it.
+            The energy without clipping minus the energy with clipping.
 
     Raises
     ------
@@ -62,8 +63,8 @@ def explain_clipping(estimator, X):
     Contributions are integrated gradients [1]_ along the straight line from the
     clipped to the unclipped features: `excess[i] * sum_k q[k] * W[k, i]`, where `W` are
     the head's weights and `q[k]` is the softmax probability of class `k`, averaged
-    over the line. For a small excess, the probabilities hardly change on the way, and
-    this is the first-order formula, `sum_k p[k] * W[k, i] * max(h[i] - c, 0)`.
+    over the line. For a small excess, the probabilities hardly change along the line,
+    and this is the first-order formula, `sum_k p[k] * W[k, i] * max(h[i] - c, 0)`.
 
     References
     ----------
@@ -87,13 +88,13 @@ def explain_clipping(estimator, X):
 
 
 def explain(detector, features, clipped):
-    """Explain what the clip of a fitted detector did to features."""
+    """Explain the drop of the energy, given features and the clipped features."""
     if not hasattr(detector, "coef_"):
         kind = "no head" if detector.head is None else type(detector.head).__name__
         raise ValueError(
             f"The detector has no coef_ (head: {kind}); expected a linear head, such "
-            "as (weight, bias) or torch.nn.Linear, as contributions come from its "
-            "weights."
+            "as (weight, bias) or torch.nn.Linear, because contributions are computed "
+            "from its weights."
         )
     weight, bias = (
         np.asarray(a, np.float64) for a in (detector.coef_, detector.intercept_)
@@ -101,7 +102,7 @@ def explain(detector, features, clipped):
     excess = features.astype(np.float64) - clipped
     contribution, drop = np.empty_like(excess), np.empty(len(excess))
     for rows in gen_batches(len(excess), rows_per_block(len(weight))):
-        # Logits in units of the temperature, which is multiplied back at the end.
+        # Logits divided by the temperature; drop is multiplied by it at the end.
         start = (clipped[rows] @ weight.T + bias) / detector.temperature
         step = excess[rows] @ weight.T / detector.temperature
         contribution[rows] = excess[rows] * (mean_softmax(start, step) @ weight)
@@ -113,13 +114,13 @@ def explain(detector, features, clipped):
 def mean_softmax(start, step):
     """Average softmax(start + t * step) over t in [0, 1], for each row.
 
-    By Gauss-Legendre quadrature on intervals that are halved until each is either so
-    narrow that the logits move little on it, or has one class with all of the
-    probability at both ends, and hence, as the logits for which a class has at least
-    some share are a convex set, in between.
+    This uses Gauss-Legendre quadrature on intervals of t. An interval is halved until
+    the logits change little on it, or one class has almost all of the probability at
+    both ends. Such a class has it in between, too, because the logits that give a class
+    at least some probability form a convex set.
 
-    Where the logits move by up to a distance r, the softmax has no pole within π / r of
-    the line in the complex plane, which bounds the error for a narrow interval.
+    If the differences of the logits change by up to r, the softmax has no pole within
+    π / r of the line in the complex plane. This bounds the error of a narrow interval.
     """
 
     def logits(rows, t):

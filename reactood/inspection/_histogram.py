@@ -15,8 +15,8 @@ from reactood.inspection._common import (
 class ActivationHistogramDisplay:
     """Histogram of the activations of all units and samples, with the clip.
 
-    Counts are on a logarithmic axis. Activations that are exactly 0, of which there
-    are many after a ReLU, are left out of the bars, and their share is stated.
+    The axis of the counts is logarithmic. Activations that are exactly 0, of which
+    there are many after a ReLU, are not drawn; the title states their share.
 
     Use `from_estimator` to make one.
 
@@ -45,26 +45,26 @@ class ActivationHistogramDisplay:
 
     percentile : float, default=None
         The percentile of the training activations that is the upper clip, in percent;
-        None if it was given by hand.
+        None if the clip was given as a value.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the histogram.
+        The axes with the histogram.
 
     figure_ : matplotlib Figure
-        Of these axes.
+        The figure of these axes.
 
     patch_ : matplotlib StepPatch
         The histogram.
 
     clip_artists_ : list
-        A line for each clip or, for one per unit, a band from the lowest to the
-        highest.
+        One artist for each clip: a line or, if each unit has its own clip, a band from
+        the lowest to the highest.
 
     See Also
     --------
-    ActivationProfileDisplay : Unit by unit, ID against OOD.
+    ActivationProfileDisplay : Compares ID with OOD data, unit by unit.
 
     Examples
     --------

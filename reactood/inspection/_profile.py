@@ -13,21 +13,21 @@ from reactood.inspection._common import (
 
 
 class ActivationProfileDisplay:
-    """Mean and standard deviation of each unit's activation, ID against OOD.
+    """Mean and standard deviation of each unit's activation, on ID and on OOD data.
 
-    The picture behind ReAct: in-distribution (ID) data activates all units about
-    alike, out-of-distribution (OOD) data a few of them far more, and the clip cuts
-    these off.
+    The plot shows the idea of ReAct. The mean activations on in-distribution (ID) data
+    are about the same for all units. On out-of-distribution (OOD) data a few units have
+    far higher activations, which the clip limits.
 
     Use `from_estimator` to make one.
 
     Parameters
     ----------
     id_mean, id_std : ndarray of shape (n_features,)
-        Over the ID samples, unit by unit, without clipping.
+        Mean and standard deviation of each unit over the ID samples, without clipping.
 
     ood_mean, ood_std : ndarray of shape (n_features,)
-        Over the OOD samples.
+        The same over the OOD samples.
 
     threshold : float or ndarray of shape (n_features,), default=inf
         The upper clip.
@@ -38,23 +38,23 @@ class ActivationProfileDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the profiles.
+        The axes with the profiles.
 
     figure_ : matplotlib Figure
-        Of these axes.
+        The figure of these axes.
 
     id_line_, ood_line_ : matplotlib Line2D
         The means.
 
     id_band_, ood_band_ : matplotlib PolyCollection
-        One standard deviation to each side.
+        Bands of one standard deviation to each side of the mean.
 
     clip_lines_ : list of matplotlib Line2D
-        The upper and the lower clip, as far as they are finite.
+        The upper and the lower clip, if finite.
 
     See Also
     --------
-    ActivationHistogramDisplay : All activations pooled.
+    ActivationHistogramDisplay : Draws the activations of all units together.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class ActivationProfileDisplay:
             1 for ID, -1 for OOD.
 
         sort : bool, default=True
-            Whether to sort the units by their mean on ID data; else they come in the
+            Whether to sort the units by their mean on ID data; else they are in the
             order of the features.
 
         ax : matplotlib Axes, default=None

@@ -1,4 +1,4 @@
-"""Plot how much the clip lowers each unit, measured and predicted by theory."""
+"""Plot how much the clip lowers each unit: measured and predicted by theory."""
 
 import numpy as np
 
@@ -15,39 +15,39 @@ from reactood.theory import fit_activations, mean_reduction
 class ReductionDisplay:
     """The mean reduction of each unit, measured against the paper's prediction.
 
-    The prediction fits the model of the ReAct paper, a rectified
-    epsilon-skew-normal distribution, to each unit. A point on the diagonal is a unit
-    for which it holds. If the paper's argument holds, OOD points lie further to the
-    right than ID points.
+    For the prediction, the model of the ReAct paper, a rectified epsilon-skew-normal
+    distribution, is fitted to each unit. A point on the diagonal is a unit whose
+    prediction equals the measurement. If the paper's argument is right, OOD points are
+    further to the right than ID points.
 
     Use `from_estimator` to make one.
 
     Parameters
     ----------
     id_measured, id_predicted : ndarray of shape (n_features,)
-        Mean of what the clip takes from each unit on in-distribution (ID) samples, in
-        units of the activations; NaN where there is no fit.
+        Mean reduction of each unit by the clip on in-distribution (ID) samples, in
+        units of the activations. A prediction is NaN if the unit has no fit.
 
     ood_measured, ood_predicted : ndarray of shape (n_features,)
         The same on out-of-distribution (OOD) samples.
 
     id_fit, ood_fit : Bunch
-        What :func:`~reactood.theory.fit_activations` found.
+        The result of :func:`~reactood.theory.fit_activations`.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the points.
+        The axes with the points.
 
     figure_ : matplotlib Figure
-        Of these axes.
+        The figure of these axes.
 
     id_points_, ood_points_ : matplotlib Line2D
         One point for each unit.
 
     See Also
     --------
-    reactood.theory.mean_reduction : The prediction.
+    reactood.theory.mean_reduction : Computes the prediction.
 
     Examples
     --------
@@ -84,12 +84,12 @@ class ReductionDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, y, *, ax=None):
-        """Measure, fit, predict and draw.
+        """Measure the reductions, fit the model, predict and draw.
 
         Parameters
         ----------
         estimator : ReActDetector or Pipeline
-            A fitted detector that clips from above alone, or a pipeline that ends in
+            A fitted detector that clips only from above, or a pipeline that ends in
             one.
 
         X : array-like of shape (n_samples, n_features), or images
@@ -120,9 +120,9 @@ class ReductionDisplay:
         c = detector.activation_threshold_
         if not np.isfinite(c).all() or np.any(detector.lower_activation_threshold_ > 0):
             raise ValueError(
-                "The detector has no upper clip, or a lower one above 0; expected one "
-                "that clips from above alone, as the theory does: set percentile, and "
-                "lower_percentile=None."
+                "The detector has no upper clip, or a lower clip above 0; expected a "
+                "detector that clips only from above, as in the theory: set "
+                "percentile, and lower_percentile=None."
             )
         is_id = id_mask(y, len(features))
         sides: dict = {}

@@ -18,12 +18,12 @@ TPR = 0.95
 
 
 class ScoreDistributionDisplay:
-    """Histograms of the scores of in-distribution and of OOD samples.
+    """Histograms of the scores of ID and of OOD samples.
 
-    Each histogram is in per cent of its own samples, both have the same bins. The
-    lines are the detector's own threshold and, where it is visibly another one, the
-    threshold that accepts 95 % of the in-distribution (ID) samples shown, at which the
-    FPR95 is taken.
+    Each histogram is in per cent of its own samples; both have the same bins. The
+    solid line is the detector's own threshold. The dashed line is the threshold that
+    accepts 95 % of the in-distribution (ID) samples shown, at which the FPR95 is
+    computed. It is left out if it is too close to the solid line.
 
     Use `from_estimator` or `from_predictions` to make one.
 
@@ -40,7 +40,7 @@ class ScoreDistributionDisplay:
 
     fpr95 : float
         The share of OOD samples above `tpr_threshold`, a fraction; the lower, the
-        better. In the convention of the ReAct paper.
+        better. By the convention of the ReAct paper.
 
     tpr_threshold : float
         The score that 95 % of the ID samples reach.
@@ -49,15 +49,15 @@ class ScoreDistributionDisplay:
         The detector's own threshold; None for none.
 
     score_name : str, default=None
-        What to call the scores.
+        Name of the scores, for the axis.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the histograms.
+        The axes with the histograms.
 
     figure_ : matplotlib Figure
-        Of these axes.
+        The figure of these axes.
 
     id_patch_, ood_patch_ : matplotlib StepPatch
         The histograms.
@@ -66,12 +66,12 @@ class ScoreDistributionDisplay:
         The detector's threshold.
 
     tpr_line_ : matplotlib Line2D or None
-        The 95 % TPR threshold; None where it would cover the other line.
+        The 95 % TPR threshold; None if it is too close to the other line.
 
     See Also
     --------
-    reactood.metrics.ood_report : The numbers, for several OOD sets.
-    as_classifier : For scikit-learn's own displays, such as the ROC curve.
+    reactood.metrics.ood_report : Computes the numbers for several OOD sets.
+    as_classifier : Gives access to scikit-learn's displays, such as the ROC curve.
 
     Examples
     --------
@@ -116,11 +116,11 @@ class ScoreDistributionDisplay:
         ----------
         estimator : outlier detector or Pipeline
             A fitted outlier detector with `score_samples` or `decision_function`, or a
-            pipeline that ends in one. `score_samples` and `offset_` are shown where
-            there are both, else `decision_function` and 0.
+            pipeline that ends in one. If it has `score_samples` and `offset_`, these
+            are shown as scores and threshold, else `decision_function` and 0.
 
         X : array-like of shape (n_samples, n_features), or images
-            What the estimator takes.
+            Samples of a kind that the estimator takes.
 
         y : array-like of shape (n_samples,)
             1 for ID, -1 for OOD.
@@ -141,7 +141,7 @@ class ScoreDistributionDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         TypeError
-            If it has no scores.
+            If the estimator has no scores.
         ValueError
             If `y` does not hold 1 and -1, one for each sample.
         """
@@ -159,7 +159,7 @@ class ScoreDistributionDisplay:
     def from_predictions(
         cls, y_true, y_score, *, threshold=None, score_name=None, bins=40, ax=None
     ):
-        """Draw the distributions of scores in hand.
+        """Draw the distributions of given scores.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class ScoreDistributionDisplay:
             A threshold to draw: scores of at least this much are accepted.
 
         score_name : str, default=None
-            What to call the scores.
+            Name of the scores, for the axis.
 
         bins : int or array-like of bin edges, default=40
             Bins for both histograms.

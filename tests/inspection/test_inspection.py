@@ -667,7 +667,7 @@ def test_reduction(rng):
 def test_reduction_needs_an_upper_clip_alone(data, options):
     X, y, head = data
     detector = ReActDetector(head, **options).fit(X)
-    with pytest.raises(ValueError, match="expected one that clips from above alone"):
+    with pytest.raises(ValueError, match="a detector that clips only from above"):
         ReductionDisplay.from_estimator(detector, X, y)
 
 
