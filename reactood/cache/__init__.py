@@ -1,4 +1,4 @@
-"""Keep features on disk, so that no image goes through a model twice."""
+"""Keep features on disk, so that each image goes through a model only once."""
 
 from reactood.cache._feature_cache import FeatureCache
 

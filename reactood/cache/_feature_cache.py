@@ -1,4 +1,4 @@
-"""FeatureCache: what users see of a cache, its size and its contents."""
+"""FeatureCache: the public interface of a cache, with its size and its contents."""
 
 import contextlib
 import json
@@ -11,26 +11,26 @@ from reactood.cache._store import Store, open_file, transaction, used_bytes
 
 
 class FeatureCache:
-    """Keeps the features of images in a folder, for this and all later processes.
+    """Keeps the features of images in a folder, for this and other processes.
 
-    Give it, or the folder alone, to :class:`~reactood.TorchFeatureExtractor` as
-    `cache`. A row is found again by what made it: the image (its pixels; of a PIL
-    image, also its palette, EXIF and other notes; for a file its path, size, times of
-    change and place on the disk), the model with all its weights, the layer, the
-    preprocessing, the precision, the engine, and the versions of torch and
-    torchvision. Any subset, order or fold of images seen before costs no forward
-    pass, in any process.
+    Pass it, or only the folder, to :class:`~reactood.TorchFeatureExtractor` as
+    `cache`. Each image has one row of features. The row is used again if all of these
+    are the same: the image (its pixels; for a PIL image also its palette, EXIF and
+    other metadata; for a file its path, size, times and inode number), the model
+    with all its weights, the layer, the preprocessing, the precision, the engine, and
+    the versions of torch and torchvision. Images whose rows are in the cache need no
+    forward pass, in any order, subset or process.
 
     Parameters
     ----------
     folder : str or os.PathLike
-        Where the cache is; made at the first use. A relative path starts at the
-        working directory of now. It should be on a local disk: a network file system
-        may lack the locks that several processes need.
+        The folder of the cache; created at the first use. A relative path is relative
+        to the working directory at the time of this call. It should be on a local
+        disk: a network file system may lack the locks that several processes need.
 
     max_bytes : int or None, default=None
-        About how large the cache may get. Rows that were not used for the longest
-        are forgotten first. None for no limit.
+        Approximate largest size of the cache, in bytes. The rows that were not used
+        for the longest time are deleted first. None for no limit.
 
     See Also
     --------
@@ -38,15 +38,17 @@ class FeatureCache:
 
     Notes
     -----
-    The rows lie in one SQLite file. Any number of processes on one machine may read
-    and write it at once; a process may be killed at any moment. A cache that cannot
-    be read or written costs a warning, and the extraction goes on without. Each row
-    has a checksum over all that it is, so that a damaged file loses rows and mixes
-    none. Features that are NaN or infinite are not kept.
+    The rows are in one SQLite file. Any number of processes on one machine may read
+    and write it at the same time; a process may be killed at any moment. If the cache
+    cannot be read or written, a warning is issued, and the extraction continues
+    without it. Each row has a checksum of its features, its image and its setting, so
+    that a damaged file may lose rows but does not exchange them. Rows with NaN or
+    infinite values are not kept.
 
     With the extra `reactood[cache]`, images are identified by XXH3, a fast hash of 128
-    bits that an attacker could deceive by images made for it; without, by BLAKE2b,
-    which withstands that and takes about thirty times as long.
+    bits for which an attacker could make two images with the same hash. Without it,
+    they are identified by BLAKE2b, which prevents this attack but takes about thirty
+    times as long.
 
     Examples
     --------
@@ -74,7 +76,7 @@ class FeatureCache:
         if not os.fspath(folder).strip():
             raise ValueError(
                 f"folder={folder!r} is empty, expected the path of a folder. To keep "
-                "the cache in the working directory, say '.'."
+                "the cache in the working directory, pass '.'."
             )
         if max_bytes is not None and not isinstance(max_bytes, int | float | Real):
             raise TypeError(
@@ -87,7 +89,7 @@ class FeatureCache:
             )
         self.folder = os.fspath(folder)
         self.max_bytes = max_bytes
-        # The place is settled now: the working directory may change.
+        # Absolute from now on, because the working directory may change.
         self._path = Path(os.path.abspath(self.folder))
 
     def __repr__(self):
@@ -95,12 +97,12 @@ class FeatureCache:
         return f"FeatureCache({self.folder!r}{limit})"
 
     def __len__(self):
-        """Return the number of rows, of all settings."""
+        """Return the number of rows of all settings together."""
         return sum(setting["n_rows"] for setting in self.info())
 
     @property
     def n_bytes(self):
-        """Size of what the cache holds, in bytes."""
+        """Size of the contents of the cache, in bytes."""
         with self._open() as connection:
             return 0 if connection is None else used_bytes(connection)
 
@@ -110,10 +112,10 @@ class FeatureCache:
         Returns
         -------
         settings : list of dict
-            One for each model, layer, preprocessing and so on that rows were made
-            with: its `"id"`, `"n_rows"`, `"last_used"` (seconds since 1970; None
-            without rows; of rows in a cache without limit, when they were made), and
-            what is known of it.
+            One for each setting: a combination of model, layer, preprocessing and so
+            on with which rows were made. It holds `"id"`, `"n_rows"`, `"last_used"`
+            (seconds since 1970; None without rows; without `max_bytes`, the time when
+            the newest row was made), and a description of the setting.
         """
         with self._open() as connection:
             if connection is None:
@@ -128,17 +130,17 @@ class FeatureCache:
             ]
 
     def clear(self, setting=None):
-        """Forget rows.
+        """Delete rows.
 
         Parameters
         ----------
         setting : int, default=None
-            The `"id"` of the setting in `info` whose rows to forget; None for all.
+            The `"id"` in `info` of the setting whose rows to delete; None for all.
 
         Returns
         -------
         n_rows : int
-            How many rows were forgotten.
+            Number of deleted rows.
         """
         with self._open() as connection:
             if connection is None:
@@ -183,11 +185,11 @@ def _parsed(about):
 
 
 def open_store(cache, digest, about, width):
-    """Open the rows of one setting in a cache, or in the folder of one."""
+    """Open the rows of one setting in a cache, given the cache or its folder."""
     cache = as_cache(cache)
     return Store(cache._path, digest, about, width, cache.max_bytes)
 
 
 def as_cache(cache):
-    """Return a cache, given one or the folder of one."""
+    """Return a cache, given the cache or its folder."""
     return cache if isinstance(cache, FeatureCache) else FeatureCache(cache)

@@ -1,9 +1,10 @@
 """Store: reads and writes rows of features in an SQLite file, for many processes.
 
-A row is written in one transaction or not at all, and carries a checksum of all that
-it is: its setting, its image and its features.  So a damaged index cannot serve one for
-another.  Whatever goes wrong with the file costs a warning and the cache, never the
-features: damage may raise any exception, and a file made by others may hold anything.
+A row is written in one transaction or not at all.  It has a checksum of its setting,
+its image and its features, so that a damaged index cannot return the row of another
+image.  After any error with the file there is a warning and the cache is not used, but
+the features are still computed.  All exceptions are caught, because a damaged file may
+raise any of them, and a file that others made may hold anything.
 """
 
 import contextlib
@@ -37,12 +38,12 @@ CREATE TABLE IF NOT EXISTS claims (
     since REAL NOT NULL, PRIMARY KEY (setting, image)) WITHOUT ROWID;
 """
 PATIENCE_S = 60  # how long to wait for another process's write
-STALE_S = 3600  # a claim that old was left behind by a process that is gone
+STALE_S = 3600  # older claims are ignored: their process has probably ended
 AT_ONCE = 500  # keys in one query; SQLite takes 999 in its oldest versions
 POLL_S = 0.02
 
-# A statement that takes more steps than any of ours, on a file of this size, goes round
-# in a circle.
+# A statement that takes more steps than this, on a file of this size, is in an endless
+# loop.
 LEAST_STEPS, STEPS_PER_BYTE, STEPS_AT_ONCE = 20_000_000, 20, 10_000
 
 
@@ -52,7 +53,7 @@ class Store:
     Parameters
     ----------
     folder : Path
-        Where the file is; made if it does not exist.
+        The folder of the file; created if it does not exist.
     digest, about : str, dict
         The identity of the setting, and a description for people.
     width : int
@@ -93,7 +94,7 @@ class Store:
                 self.connection.close()
 
     def get(self, keys):
-        """Return a dict of the rows that are there, by key; None is no key."""
+        """Return a dict of the rows in the cache, by key; keys of None are ignored."""
         found: dict[bytes, np.ndarray] = {}
         if not self.readable:
             return found
@@ -106,9 +107,9 @@ class Store:
         return found
 
     def put(self, keys, features):
-        """Keep rows, in the place of any that are there: those may be damaged.
+        """Write rows, and replace existing ones, because those may be damaged.
 
-        Rows that are not finite are not kept: what made them may have been an accident.
+        Rows that are not finite are not kept: a passing fault may have made them.
         """
         if not self.writable:
             return
@@ -121,7 +122,7 @@ class Store:
         now = time.time()
         try:
             with self._transaction():
-                self.setting = self._find_setting()  # another may have cleared all
+                self.setting = self._find_setting()  # may have been cleared
                 self.connection.executemany(
                     "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)",
                     [
@@ -139,15 +140,15 @@ class Store:
             self.writable = False
             warn(
                 f"The cache in {str(self.folder)!r} cannot be written ({error}): new "
-                "rows are not kept. Extraction goes on."
+                "rows are not kept. Extraction continues."
             )
 
     def claim(self, keys, *, force=False):
-        """Announce that this process computes rows.
+        """Announce that this process will compute rows.
 
-        Returns the rows that are there by now, and the set of keys that another
-        process announced, unless ``force``. A claim is a hint: it saves work, and
-        nothing depends on it.
+        Returns the rows that are in the cache by now, and the set of keys that other
+        processes have announced. With ``force``, nothing is announced and the set is
+        empty. A claim only saves work; no result depends on it.
         """
         found = self.get(keys)
         others: set[bytes] = set()
@@ -190,7 +191,7 @@ class Store:
         return -1 if row is None else row[0]
 
     def _select(self, keys):
-        # Lengths are looked at before anything is read: damage may name any length.
+        # Lengths are checked before anything is read: a damaged file may state any.
         rows = self._run_in_parts(
             "SELECT image, checksum, features FROM rows WHERE setting = ? "
             "AND typeof(features) = 'blob' AND length(features) = ?",
@@ -215,11 +216,11 @@ class Store:
             )
 
     def _forget(self):
-        """Delete the rows that were not used for the longest, while too many."""
+        """Delete the rows unused for the longest time, while the file is too large."""
         while self.max_bytes is not None and used_bytes(self.connection) > (
             self.max_bytes
         ):
-            # Not count(*), which takes no steps that could be limited.
+            # Not count(*), which counts as no steps, so that it would have no limit.
             (n,) = self._run("SELECT sum(1) FROM rows").fetchone()
             gone = self._run(
                 "DELETE FROM rows WHERE rowid IN "
@@ -233,7 +234,7 @@ class Store:
         return self.connection.execute(statement, values)
 
     def _run_in_parts(self, statement, values, keys):
-        """Yield what a query says of all these images."""
+        """Yield the result rows of a query for all these images."""
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             marks = ", ".join("?" * len(part))
@@ -245,13 +246,13 @@ class Store:
     def _give_up(self, error):
         self.readable = self.writable = False
         warn(
-            f"The cache in {str(self.folder)!r} cannot be used ({error}). Going on "
-            "without; if the file is damaged, delete it."
+            f"The cache in {str(self.folder)!r} cannot be used ({error}). Extraction "
+            "continues without it. If the file is damaged, delete it."
         )
 
 
 def open_file(folder):
-    """Return a connection for inspection, or None if there is nothing yet."""
+    """Return a connection for inspection, or None if there is no file yet."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is a file, expected a folder")
     if not (folder / FILE).exists():
@@ -262,7 +263,7 @@ def open_file(folder):
 
 @contextlib.contextmanager
 def transaction(connection):
-    """Do all or nothing, with other writers waiting."""
+    """Write all or nothing; other writers wait meanwhile."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -289,7 +290,7 @@ def _connect(folder):
         try:
             return _connect_once(folder)
         except sqlite3.OperationalError as error:
-            # SQLite itself does not wait for one who sets up or takes down the log.
+            # SQLite does not wait while another process creates or deletes the log.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(POLL_S)
@@ -299,7 +300,7 @@ def _connect_once(folder):
     path = folder / FILE
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no file")
-    with contextlib.suppress(OSError):  # what is wrong will show on opening
+    with contextlib.suppress(OSError):  # opening the file will raise instead
         folder.mkdir(parents=True, exist_ok=True)
     if os.access(path if path.exists() else folder, os.W_OK) and os.access(
         folder, os.W_OK
@@ -311,7 +312,7 @@ def _connect_once(folder):
             connection.close()
             raise
         return connection, True
-    # The folder is read-only: a log, if there is one, belongs to a copy of it.
+    # The folder is read-only: without the log's index (-shm), no other process writes.
     options = "?mode=ro" if Path(f"{path}-shm").exists() else "?immutable=1"
     connection = _open(path.absolute().as_uri() + options, path)
     try:
@@ -324,7 +325,7 @@ def _connect_once(folder):
 
 
 def _set_up(connection, path):
-    # A log beside the file: readers and a writer do not wait for each other.
+    # A log (WAL) is used, so that readers and a writer do not wait for each other.
     connection.execute("PRAGMA page_size = 16384")
     is_new = _check_format(connection, path, new_ok=True)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -347,9 +348,9 @@ def _check_format(connection, path, *, new_ok=False):
 
 
 def _check_schema(connection, path):
-    """Raise OSError unless the file holds our tables, and no view or trigger."""
+    """Raise OSError unless the file holds exactly our tables: no view, no trigger."""
     if _schema_of(connection) != _our_schema():
-        raise OSError(f"{path} holds other tables than a cache does")
+        raise OSError(f"{path} does not hold the tables of a cache")
 
 
 @functools.cache
@@ -365,11 +366,11 @@ def _schema_of(connection):
 
 
 class _Connection(sqlite3.Connection):
-    """A connection whose statements end."""
+    """A connection that stops statements that take too many steps."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.text_factory = bytes  # damaged text is no text
+        self.text_factory = bytes  # damaged text may not be valid UTF-8
         self.path: Path | None = None
         self.n_steps = 0
         self.set_progress_handler(self._is_over, STEPS_AT_ONCE)
@@ -395,7 +396,7 @@ def _open(uri, path=None):
         uri,
         uri=True,
         timeout=PATIENCE_S,
-        isolation_level=None,  # transactions are ours to begin
+        isolation_level=None,  # transactions begin only explicitly
         check_same_thread=False,
         factory=_Connection,
     )

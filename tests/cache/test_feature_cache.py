@@ -789,7 +789,7 @@ def expected(extractor, X):
 def test_no_cache_at_all_if_the_file_is_damaged(extractor, X, expected):
     Path(extractor.cache).mkdir()
     Path(extractor.cache, FILE).write_bytes(b"no database" * 1000)
-    with pytest.warns(UserWarning, match="cannot be used .*if the file is damaged"):
+    with pytest.warns(UserWarning, match="cannot be used .*If the file is damaged"):
         features = extractor.fit_transform(X)
     np.testing.assert_array_equal(features, expected)
 
