@@ -1,7 +1,7 @@
-"""The rules that followed ReAct: other ways to shape activations before the head.
+"""Rules published after ReAct: other ways to change activations before the head.
 
-Each is a scikit-learn transformer from features to features, or to logits, to put
-before a :class:`~reactood.ReActDetector` with ``percentile=None``.
+Each is a scikit-learn transformer from features to features, or to logits. Use it in
+a pipeline before a :class:`~reactood.ReActDetector` with ``percentile=None``.
 """
 
 from reactood.rectifiers._clipping import BATS, VRAP, BFAct

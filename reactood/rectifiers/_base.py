@@ -24,7 +24,7 @@ FLOATS = np.float64, np.float32
 
 
 class BaseRectifier(Shown, TransformerMixin, BaseEstimator):
-    """Validates; what a rule learns and does is in ``_learn`` and ``_shape``."""
+    """Validates features; a rule defines ``_learn`` and ``_shape``."""
 
     _parameter_constraints: ClassVar[dict] = {}
     allow_signed = (
@@ -57,7 +57,7 @@ class BaseRectifier(Shown, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """Shape features.
+        """Apply the rule to features.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class BaseRectifier(Shown, TransformerMixin, BaseEstimator):
         Returns
         -------
         shaped : ndarray of shape (n_samples, n_features)
-            In the floating dtype of `X`.
+            The changed features, in the floating dtype of `X`.
         """
         check_is_fitted(self)
         return self._shape(self._checked(X, reset=False))
@@ -79,13 +79,13 @@ class BaseRectifier(Shown, TransformerMixin, BaseEstimator):
         name = type(self).__name__
         raise ValueError(
             f"Negative values in data passed to {name}: down to {X.min():.3g}. Its "
-            "rule assumes activations of at least 0, as after a ReLU. BATS and the "
-            "clip of ReActDetector work on signed ones; allow_signed=True applies the "
-            "rule all the same."
+            "rule assumes activations of at least 0, as after a ReLU. For signed "
+            "activations, use BATS or the clip of ReActDetector; or pass "
+            "allow_signed=True to apply the rule anyway."
         )
 
     def _learn(self, X):
-        """Learn nothing; most rules look at one sample at a time."""
+        """Learn nothing; rules that learn from the training rows override this."""
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "n_features_in_")

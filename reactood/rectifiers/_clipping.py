@@ -19,8 +19,8 @@ from reactood.rectifiers._base import BaseRectifier
 class BATS(OneToOneFeatureMixin, BaseRectifier):
     """Clip each unit to its typical range, `mean ± n_std * std`.
 
-    The rule of BATS [1]_, with mean and standard deviation measured on in-distribution
-    features, where the paper takes them from a BatchNorm layer.
+    This is the rule of BATS [1]_. The mean and the standard deviation are measured on
+    in-distribution features; the paper takes them from a BatchNorm layer.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ class BATS(OneToOneFeatureMixin, BaseRectifier):
 
     See Also
     --------
-    reactood.ReActDetector : Clips with `per_unit` and `lower_percentile` likewise.
+    reactood.ReActDetector : Also clips each unit from both sides, with `per_unit=True`
+        and `lower_percentile`.
 
     References
     ----------
@@ -74,13 +75,13 @@ class BATS(OneToOneFeatureMixin, BaseRectifier):
 class VRAP(OneToOneFeatureMixin, BaseRectifier):
     """Set low activations to 0 and clip high ones: VRA-P.
 
-    The piecewise rule of VRA [1]_: 0 below `low_`, `high_` above it, and the activation
-    itself in between.
+    The piecewise rule of VRA [1]_: activations below `low_` become 0, those above
+    `high_` become `high_`, and those in between do not change.
 
     Parameters
     ----------
     low_percentile : float, default=60.0
-        Percentile of in-distribution activations that `low_` is, in percent.
+        The percentile of in-distribution activations that defines `low_`, in percent.
 
     high_percentile : float, default=95.0
         The same for `high_`.
@@ -89,16 +90,16 @@ class VRAP(OneToOneFeatureMixin, BaseRectifier):
         Whether each unit has percentiles of its own.
 
     low, high : float, default=None
-        Values given by hand, which override percentiles. The authors use 0.5 and 1.0
-        for a ResNet-50.
+        Values for `low_` and `high_`, which override the percentiles. The authors use
+        0.5 and 1.0 for a ResNet-50.
 
     allow_signed : bool, default=False
-        Whether to apply the rule to negative features too, which become 0.
+        Whether to accept negative features, too. They become 0 if `low_` is at least 0.
 
     Attributes
     ----------
     low_, high_ : float or ndarray of shape (n_features,)
-        Where the pieces meet.
+        The bounds between which activations do not change.
 
     n_features_in_ : int
         Number of units.
@@ -160,7 +161,7 @@ class VRAP(OneToOneFeatureMixin, BaseRectifier):
         )
         if np.any(self.low_ > self.high_):
             raise ValueError(
-                "The lower end is above the upper one; expected low_percentile below "
+                "The lower bound is above the upper one; expected low_percentile below "
                 f"high_percentile (got {self.low_percentile} and "
                 f"{self.high_percentile}) and low below high (got {self.low} and "
                 f"{self.high})."
@@ -172,26 +173,26 @@ class VRAP(OneToOneFeatureMixin, BaseRectifier):
 
 
 class BFAct(OneToOneFeatureMixin, BaseRectifier):
-    """Cap activations smoothly, by a Butterworth filter's amplitude: BFAct.
+    """Cap activations smoothly, by the amplitude of a Butterworth filter: BFAct.
 
-    `h / sqrt(1 + (h / c) ** (2 * order))` [1]_: near `h` well below `c`, and falling
-    above it.
+    An activation `h` becomes `h / sqrt(1 + (h / c) ** (2 * order))` [1]_: about `h` for
+    `h` far below `c`, and less the further `h` is above `c`.
 
     Parameters
     ----------
     percentile : float, default=95.0
-        Percentile of all in-distribution activations that `c` is, in percent.
+        The percentile of all in-distribution activations that defines `c`, in percent.
 
     order : int, default=2
-        The higher, the steeper.
+        The higher, the steeper the change at `c`.
 
     allow_signed : bool, default=False
-        Whether to apply the rule to negative features too, which are capped likewise.
+        Whether to accept negative features, too, and cap their absolute values.
 
     Attributes
     ----------
     c_ : float
-        Where an activation is divided by the square root of 2.
+        The activation `c`, which is divided by the square root of 2.
 
     n_features_in_ : int
         Number of units.
@@ -201,11 +202,11 @@ class BFAct(OneToOneFeatureMixin, BaseRectifier):
 
     See Also
     --------
-    reactood.ReActDetector : The hard clip.
+    reactood.ReActDetector : Clips instead of capping smoothly.
 
     References
     ----------
-    .. [1] As given in Q. Zhao et al., "Towards Optimal Feature-Shaping Methods for
+    .. [1] As described by Q. Zhao et al., "Towards Optimal Feature-Shaping Methods for
        Out-of-Distribution Detection", ICLR 2024, :arxiv:`2402.00865`.
 
     Examples
@@ -232,7 +233,7 @@ class BFAct(OneToOneFeatureMixin, BaseRectifier):
         if self.c_ <= 0:
             raise ValueError(
                 f"percentile={self.percentile} of the activations is {self.c_:.3g}; "
-                "expected one above 0: raise percentile."
+                "expected a value above 0: raise percentile."
             )
 
     def _shape(self, X):

@@ -14,9 +14,10 @@ from reactood.rectifiers._base import PERCENT, BaseRectifier
 class DICE(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
     """Logits from the weights that contribute most: DICE.
 
-    Of all weights of the head, those whose mean contribution to a logit on
-    in-distribution features, weight times activation, is not above a percentile are
-    set to 0 [1]_. What comes out are logits, for a detector with `head=None`.
+    The contribution of a weight is the mean of weight times activation on
+    in-distribution features. The weights of the head whose contribution is not above
+    a percentile of all contributions are set to 0 [1]_. The output is logits, for a
+    detector with `head=None`.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class DICE(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
     Attributes
     ----------
     weight_ : ndarray of shape (n_classes, n_features)
-        The weights that are left.
+        The weights, some of them set to 0.
 
     bias_ : ndarray of shape (n_classes,)
         The bias.
@@ -77,8 +78,8 @@ class DICE(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
         if not isinstance(head, LinearHead):
             raise ValueError(
                 f"head={self.head!r} is not linear; expected (weight, bias), "
-                "torch.nn.Linear or a scikit-learn classifier with coef_, as weights "
-                "are set to 0."
+                "torch.nn.Linear or a scikit-learn classifier with coef_, because DICE "
+                "sets weights to 0."
             )
         contribution = head.weight * X.mean(axis=0, dtype=np.float64)
         kept = contribution > np.percentile(contribution, self.percentile)

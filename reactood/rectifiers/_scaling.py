@@ -12,10 +12,10 @@ from reactood.rectifiers._base import PERCENT, BaseRectifier
 
 
 class ASH(OneToOneFeatureMixin, BaseRectifier):
-    """Keep the highest activations of each sample, and change or scale these: ASH.
+    """Set all but the highest activations of each sample to 0: ASH.
 
-    The rules ASH-P, ASH-B and ASH-S [1]_, on pooled features. The paper applies them to
-    maps before pooling. Nothing is learned.
+    These are the rules ASH-P, ASH-B and ASH-S [1]_, on pooled features. The paper
+    applies them to maps before pooling. Nothing is learned.
 
     Parameters
     ----------
@@ -23,12 +23,12 @@ class ASH(OneToOneFeatureMixin, BaseRectifier):
         The share of the activations of a sample that is set to 0, in percent.
 
     kind : {"s", "p", "b"}, default="s"
-        What becomes of the `k` kept ones: `"p"` leaves them as they are, `"b"` sets
-        each to the sum of all activations divided by `k`, and `"s"` multiplies them by
-        `exp(sum of all / sum of kept)`.
+        What to do with the `k` highest activations, which are kept: `"p"` does not
+        change them, `"b"` sets each to the sum of all activations divided by `k`, and
+        `"s"` multiplies them by `exp(sum of all / sum of kept)`.
 
     allow_signed : bool, default=False
-        Whether to apply the rule to negative features too. Its sums then mean little.
+        Whether to accept negative features, too. The sums then have little meaning.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class ASH(OneToOneFeatureMixin, BaseRectifier):
 
     See Also
     --------
-    SCALE : Scales as ASH-S and keeps all activations.
+    SCALE : Scales like ASH-S, but keeps all activations.
 
     References
     ----------
@@ -81,8 +81,8 @@ class ASH(OneToOneFeatureMixin, BaseRectifier):
 class SCALE(OneToOneFeatureMixin, BaseRectifier):
     """Multiply each sample by `exp(sum of all / sum of its highest activations)`.
 
-    The rule of SCALE [1]_, which prunes nothing, so that the predicted class stays the
-    same with a head without bias. Nothing is learned.
+    This is the rule of SCALE [1]_. It sets no activation to 0, so that the predicted
+    class does not change if the head has no bias. Nothing is learned.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class SCALE(OneToOneFeatureMixin, BaseRectifier):
         percent.
 
     allow_signed : bool, default=False
-        Whether to apply the rule to negative features too. Its sums then mean little.
+        Whether to accept negative features, too. The sums then have little meaning.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class SCALE(OneToOneFeatureMixin, BaseRectifier):
 
     See Also
     --------
-    ASH : With `kind="s"`, scales as much and prunes.
+    ASH : With `kind="s"`, scales in the same way and sets low activations to 0.
 
     References
     ----------
@@ -134,7 +134,7 @@ class SCALE(OneToOneFeatureMixin, BaseRectifier):
 
 
 def _highest(X, percentile):
-    """Return the places of the activations of each sample that are not pruned."""
+    """Return the indices of the highest activations of each sample."""
     n = X.shape[1]
     n_kept = max(1, n - round(n * percentile / 100))
     return np.argpartition(X, n - n_kept, axis=1)[:, n - n_kept :]

@@ -181,7 +181,7 @@ def test_a_search_over_a_rule(rng, head):
     [
         (VRAP(low=2, high=1), "low below high"),
         (VRAP(80, 20), "low_percentile below"),
-        (BFAct(2), "expected one above 0: raise percentile"),
+        (BFAct(2), "expected a value above 0: raise percentile"),
         (ASH(0), "percentile"),
         (ASH(0.65), "percentile=0.65 means 0.65 percent.*did you mean 65?"),
         (SCALE(0.8), "did you mean 80?"),
