@@ -1,6 +1,7 @@
-"""The paper's model of a rectified unit, and what clipping does to its mean.
+"""The paper's model of a rectified unit, and how clipping changes its mean.
 
-Before its ReLU, a unit is normal on in-distribution data, and skewed on other data.
+In the model, the values of a unit before its ReLU are normally distributed on
+in-distribution data, and have a skewed distribution on other data.
 """
 
 import numpy as np
@@ -18,16 +19,17 @@ __all__ = [
 ]
 
 SQRT_2PI = np.sqrt(2 * np.pi)
-QUANTILES = 1000  # of a unit's activations, which stand for all of them in a fit
-STARTS = 0.0, -0.6
-FEWEST = 10  # activations above 0 for three parameters
+QUANTILES = 1000  # quantiles of a unit's activations that represent all in a fit
+STARTS = 0.0, -0.6  # initial values of epsilon in a fit
+FEWEST = 10  # fewest activations above 0 to fit three parameters
 
 
 class EpsilonSkewNormal(rv_continuous):
     """The epsilon-skew-normal distribution of Mudholkar and Hutson.
 
-    A normal distribution on each side of its mode, of width `1 + epsilon` below and
-    `1 - epsilon` above: negative values of `epsilon` have the long tail above.
+    On each side of its mode it is half of a normal distribution, of width `1 + epsilon`
+    below the mode and `1 - epsilon` above. With a negative `epsilon`, the long tail is
+    above the mode.
     """
 
     def _argcheck(self, epsilon):
@@ -93,7 +95,7 @@ def rectified_mean(mu, sigma, epsilon=0.0):
     Returns
     -------
     mean : ndarray or float
-        With the shape that the parameters broadcast to.
+        The mean, of the shape that the parameters broadcast to.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def clipped_mean(mu, sigma, epsilon=0.0, *, c):
     Parameters
     ----------
     mu, sigma, epsilon : array-like
-        Of the unit before its ReLU, as in `rectified_mean`.
+        Parameters of the unit before its ReLU, as in `rectified_mean`.
 
     c : array-like
         The clip, at least 0; infinite for none.
@@ -132,7 +134,7 @@ def clipped_mean(mu, sigma, epsilon=0.0, *, c):
     Returns
     -------
     mean : ndarray or float
-        With the shape that the parameters broadcast to.
+        The mean, of the shape that the parameters broadcast to.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def clipped_mean(mu, sigma, epsilon=0.0, *, c):
 
     See Also
     --------
-    mean_reduction : What the clip takes away.
+    mean_reduction : The difference to `rectified_mean`.
 
     Examples
     --------
@@ -153,15 +155,16 @@ def clipped_mean(mu, sigma, epsilon=0.0, *, c):
 
 
 def mean_reduction(mu, sigma, epsilon=0.0, *, c):
-    """Return what a clip takes from a rectified unit on average, `E[z - min(z, c)]`.
+    """Return the mean reduction of a rectified unit by a clip, `E[z - min(z, c)]`.
 
-    It grows with `mu`, with `sigma` where `c` is above `mu`, and as `epsilon` falls:
-    the more skewed a unit is towards high activations, the more the clip takes.
+    The reduction increases with `mu`, with `sigma` if `c` is above `mu`, and as
+    `epsilon` decreases: the longer the tail of high activations, the larger the
+    reduction.
 
     Parameters
     ----------
     mu, sigma, epsilon : array-like
-        Of the unit before its ReLU, as in `rectified_mean`.
+        Parameters of the unit before its ReLU, as in `rectified_mean`.
 
     c : array-like
         The clip, at least 0; infinite for none.
@@ -169,7 +172,7 @@ def mean_reduction(mu, sigma, epsilon=0.0, *, c):
     Returns
     -------
     reduction : ndarray or float
-        With the shape that the parameters broadcast to; at least 0.
+        The reduction, at least 0, of the shape that the parameters broadcast to.
 
     Raises
     ------
@@ -178,18 +181,19 @@ def mean_reduction(mu, sigma, epsilon=0.0, *, c):
 
     See Also
     --------
-    reactood.inspection.ReductionDisplay : Draws it beside the measured reduction.
+    reactood.inspection.ReductionDisplay : Draws it against the measured reduction.
 
     Notes
     -----
-    With `v = (c - mu) / sigma`, the integral of the survival function from `v` up is,
-    for `v` of at least 0 and `u = v / (1 - epsilon)`,
-    `(1 - epsilon)**2 * (phi(u) - u * (1 - Phi(u)))`, and for others the same at 0, plus
-    the integral from `v` to 0.
+    The reduction is `sigma` times the integral of the survival function from
+    `v = (c - mu) / sigma` to infinity. For `v` of at least 0, and with
+    `u = v / (1 - epsilon)`, this integral is
+    `(1 - epsilon)**2 * (phi(u) - u * (1 - Phi(u)))`. For negative `v`, it is that value
+    at `v = 0`, plus the integral from `v` to 0.
 
     Examples
     --------
-    On skewed units, the same clip takes three times as much:
+    On a skewed unit, the same clip causes three times the reduction:
 
     >>> from reactood.theory import mean_reduction
     >>> mean_reduction(mu=0.5, sigma=1.0, epsilon=[0.0, -0.5], c=1.0).round(4)
@@ -224,23 +228,23 @@ def _expected_excess(u):
 def fit_activations(X):
     """Fit the paper's model to activations, unit by unit.
 
-    By maximum likelihood: activations of 0 are taken as those below 0 before the
-    ReLU.
+    The fit is by maximum likelihood. An activation of 0 counts as a value of at most 0
+    before the ReLU.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Activations after a ReLU, such as
-        :class:`~reactood.TorchFeatureExtractor` returns of most convolutional networks.
+        Activations after a ReLU, such as the features of most convolutional networks
+        from :class:`~reactood.TorchFeatureExtractor`.
 
     Returns
     -------
     parameters : Bunch
-        With float64 arrays of shape (n_features,):
+        It holds float64 arrays of shape (n_features,):
 
         mu, sigma, epsilon : ndarray
-            As in `rectified_mean`. All NaN for a unit that has fewer than 10
-            activations above 0, or always the same.
+            As in `rectified_mean`. All three are NaN for a unit that has fewer than 10
+            activations above 0, or whose activations above 0 are all equal.
 
     Raises
     ------
@@ -249,17 +253,17 @@ def fit_activations(X):
 
     See Also
     --------
-    reactood.inspection.ReductionDisplay : How well the fitted model predicts.
+    reactood.inspection.ReductionDisplay : Shows how well the fitted model predicts.
 
     Notes
     -----
-    Of more than 1,000 activations above 0, a unit is represented by 1,000 quantiles.
-    Where a unit is 0 for most samples, its three parameters can hardly be estimated,
-    though the means that they predict are.
+    If a unit has more than 1,000 activations above 0, these are replaced by 1,000 of
+    their quantiles. If a unit is 0 for most samples, its three parameters can hardly be
+    estimated, although the means that they predict can.
 
-    Averages over positions, such as most networks end in, are not rectified normal
-    variables, even if the activations at each position are: a fit describes them, and
-    does not prove the model.
+    Most networks average activations over positions. Such averages are not rectified
+    normal variables, even if the activations at each position are: a fit describes
+    them, but does not prove the model.
 
     Examples
     --------
@@ -274,8 +278,8 @@ def fit_activations(X):
     X = check_array(X, dtype=(np.float64, np.float32))
     if X.min() < 0:
         raise ValueError(
-            f"X has negative activations, down to {X.min():.3g}; expected those of "
-            "units that a ReLU rectifies, as the model is of these."
+            f"X has negative activations, down to {X.min():.3g}; expected activations "
+            "after a ReLU, which the model describes."
         )
     fits = np.array([_fit_unit(column.astype(np.float64)) for column in X.T])
     return Bunch(mu=fits[:, 0], sigma=fits[:, 1], epsilon=fits[:, 2])
@@ -305,7 +309,7 @@ def _fit_unit(activations):
 
 
 def _loss(parameters, positive, zero_share):
-    """Return minus the mean log-likelihood of one sample."""
+    """Return minus the mean log-likelihood per activation."""
     mu, log_sigma, skew = parameters
     sigma, epsilon = np.exp(log_sigma), np.tanh(skew)
     law = epsilon_skew_normal
