@@ -1,4 +1,4 @@
-"""Other detectors, and variants of ReAct, to compare with: not rules for features."""
+"""Other detectors, and variants of ReAct, to compare ReAct with."""
 
 from reactood.baselines._batch_norm import with_statistics_of
 from reactood.baselines._clip_layer import clip_layer

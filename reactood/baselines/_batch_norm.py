@@ -22,24 +22,25 @@ from reactood.baselines._clip_layer import with_model
 
 @without_autocast()
 def with_statistics_of(extractor, X):
-    """Normalise by the statistics of given images instead of the training ones.
+    """Normalise with the statistics of given images instead of the training images.
 
-    Batch normalisation applies the mean and variance of the training images to all. On
-    out-of-distribution (OOD) images these do not fit, which the ReAct paper names as a
-    reason of their high activations [1]_. To see how much of it is, take the statistics
-    of the OOD images themselves: something that no detector could do, as it would
-    have to know which images are OOD.
+    Batch normalisation uses the mean and the variance of the training images for all
+    images. They do not fit out-of-distribution (OOD) images, which according to the
+    ReAct paper is one reason for the high activations on OOD images [1]_. To measure
+    this effect, use the statistics of the OOD images themselves. No detector could do
+    so, because it would have to know which images are OOD.
 
     Parameters
     ----------
     extractor : TorchFeatureExtractor
-        For a model with batch normalisation, fitted or not; it stays as it is.
+        An extractor for a model with batch normalisation, fitted or not. It is not
+        changed.
 
     X : images
-        Of any kind that the extractor takes. The statistics of each layer are averages
-        over batches, each normalised by its own statistics up to there; the extractor's
-        `batch_size` decides, and a few hundred images or more are needed. Their order
-        does not matter much where kinds are mixed, and does where they are sorted.
+        At least a few hundred images, of any kind that the extractor takes. The
+        statistics of each layer are averages over batches, and each batch is normalised
+        with its own statistics in the layers before. The batch size is that of the
+        extractor. If `X` holds several kinds of images, shuffle them.
 
     Returns
     -------
@@ -75,15 +76,15 @@ def with_statistics_of(extractor, X):
     ]
     if not norms:
         raise ValueError(
-            f"{type(network).__name__} has no batch normalisation whose statistics "
-            "could be others."
+            f"{type(network).__name__} has no batch normalisation with running "
+            "statistics, which could be replaced."
         )
     device = device_of(extractor.device, extractor.engine)
     network.to(device)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches
-        norm.train()  # dropout and all else stay in eval mode
+        norm.train()  # dropout and all other layers stay in eval mode
     source = open_source(
         X,
         preparation_of(extractor.preprocess, transform),
@@ -101,13 +102,13 @@ def with_statistics_of(extractor, X):
             network(source.finish(batch.images.to(device)).float())
     if n_images < 2:
         raise ValueError(
-            f"Got {n_images} images; expected at least 2, and better some hundreds."
+            f"Got {n_images} images; expected at least 2, better a few hundred."
         )
     return with_model(extractor, network.cpu().eval(), transform)
 
 
 def _whole_batches(source, extractor, device):
-    """Return batches of rows of much the same size: each counts the same."""
+    """Return batches of rows of about the same size, because all weigh the same."""
     size = read_size(extractor.batch_size, device)
     n_batches = max(round((source.n_rows or 0) / size), 1)
     size = -(-(source.n_rows or size) // n_batches)

@@ -12,7 +12,7 @@ from reactood._utils._modules import replace_module
 
 
 class _Clip(nn.Module):
-    """Activations of at most ``c``."""
+    """Clips activations at ``c``."""
 
     def __init__(self, c):
         super().__init__()
@@ -24,7 +24,7 @@ class _Clip(nn.Module):
 
 
 class _Sample(nn.Module):
-    """Some activations of each image, at the same random places of all."""
+    """Selects some activations of each image, at the same random places in all."""
 
     def __init__(self, n_values):
         super().__init__()
@@ -44,7 +44,7 @@ def _sample(x, n_values):
 
 
 class _AsRGB:
-    """The transform of a model's weights, for files of any colours."""
+    """The transform of a model's weights, after a conversion to RGB."""
 
     def __init__(self, transform):
         self.transform = transform
@@ -54,7 +54,7 @@ class _AsRGB:
 
 
 class _Tapped(nn.Module):
-    """A layer with a side branch, whose output is for the extractor alone."""
+    """A layer with a second branch, whose output only the extractor uses."""
 
     def __init__(self, layer, branch):
         super().__init__()
@@ -69,16 +69,16 @@ class _Tapped(nn.Module):
 
 
 def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
-    """Clip the activations after an earlier layer, as ReAct does after the last.
+    """Clip the activations after an earlier layer than ReAct does.
 
-    The paper clips the pooled features in front of the head, and compares with clips
-    after earlier layers [1]_. There activations are maps: each value is clipped, before
-    any average over positions.
+    The paper clips the pooled features, the input of the head, and compares this with
+    clips after earlier layers [1]_. The activations of earlier layers are maps: each
+    value is clipped, before any average over positions.
 
     Parameters
     ----------
     extractor : TorchFeatureExtractor
-        For the model without the clip, fitted or not; it stays as it is.
+        An extractor for the model without the clip, fitted or not. It is not changed.
 
     layer : str
         Dotted name of a module of the model, as in `dict(model.named_modules())`,
@@ -88,11 +88,11 @@ def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
         In-distribution images, of any kind that the extractor takes.
 
     percentile : float, default=90.0
-        Percentile of the activations after that layer, in percent.
+        The percentile of the activations after `layer` that is the clip, in percent.
 
     n_values : int, default=4096
-        Activations of each image to learn from, at random places that are the same for
-        all images. All of them where a layer has no more.
+        Number of activations of each image to learn the clip from, at random places
+        that are the same for all images. If the layer has fewer, all are used.
 
     Returns
     -------
@@ -103,12 +103,12 @@ def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
     Raises
     ------
     ValueError
-        If there is no such layer, or if the clip would not be above 0: then more
-        activations are 0 than the percentile says, and nothing would come through.
+        If there is no such layer, or if the clip would not be above 0, so that no
+        activation would remain: the share of zeros is then above `percentile`.
 
     See Also
     --------
-    reactood.ReActDetector : Clips in front of the head.
+    reactood.ReActDetector : Clips the input of the head.
 
     References
     ----------
@@ -156,14 +156,14 @@ def with_model(extractor, model, transform):
 
 
 def _replaced(network, layer, join, module):
-    """Replace a layer of ``network``, in place, by the join of it and another."""
+    """Replace a layer of ``network``, in place, by ``join(layer, module)``."""
     try:
         before = network.get_submodule(layer)
     except AttributeError:
         names = [name for name, _ in network.named_modules() if name]
         raise ValueError(
-            f"layer={layer!r} is not in {type(network).__name__}; it has such as "
-            f"{', '.join(names[:8])}."
+            f"layer={layer!r} is not in {type(network).__name__}; expected one of its "
+            f"layers, such as {', '.join(names[:8])}."
         ) from None
     replace_module(network, layer, join(before, module))
     return network

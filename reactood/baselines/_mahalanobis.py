@@ -22,18 +22,18 @@ FLOATS = np.float64, np.float32
 class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstimator):
     """Scores features by their distance to the nearest class mean.
 
-    A Gaussian for each class, all with the same covariance [1]_, as in the ReAct
-    paper's comparison: on features of one layer, without perturbing the input. To score
-    clipped features, put a rectifier before it.
+    Each class is a Gaussian, all with the same covariance [1]_. As in the comparison in
+    the ReAct paper, the features are those of one layer, and the input is not
+    perturbed. To score clipped features, use it after a rectifier in a pipeline.
 
     Parameters
     ----------
     covariance_estimator : estimator, default=None
-        Estimates the covariance of the features around their class means: any of
-        :mod:`sklearn.covariance`. None for
-        `EmpiricalCovariance(assume_centered=True)`; with fewer samples than a few times
-        the number of features, prefer `LedoitWolf(assume_centered=True)`, and with
-        fewer samples than features, nothing else will do.
+        The estimator of the covariance of the features around their class means: any
+        of :mod:`sklearn.covariance`. None for
+        `EmpiricalCovariance(assume_centered=True)`. With fewer samples than a few times
+        the number of features, prefer `LedoitWolf(assume_centered=True)`. With fewer
+        samples than features, an estimator with shrinkage, such as this, is necessary.
 
     contamination : float, default=0.05
         The share of the training samples that falls below the decision threshold, a
@@ -45,7 +45,7 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
         Mean of each class, float64.
 
     precision_ : ndarray of shape (n_features, n_features)
-        Inverse of the covariance, or its pseudo-inverse where there is none.
+        Inverse of the covariance, or its pseudo-inverse if it has no inverse.
 
     classes_ : ndarray of shape (n_classes,)
         Class labels.
@@ -99,8 +99,8 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
 
         y : array-like of shape (n_samples,), default=None
             Class labels. Rows where `y` is -1 are out-of-distribution and left out.
-            None, or 1 for all others, makes one class of them. 0 is a class like any
-            other, and no mark of OOD rows.
+            None, or 1 for all other rows, means that they are one class. 0 is a class
+            like any other, not a mark of OOD rows.
 
         Returns
         -------
@@ -110,9 +110,9 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
         Raises
         ------
         ValueError
-            If `X` holds NaN or inf, if the features of each class do not vary, or if
-            there are too few rows to estimate their covariance without shrinkage: no
-            more than features and classes together.
+            If `X` holds NaN or inf, if the features of no class vary, or if there are
+            too few rows to estimate their covariance without shrinkage: at most as many
+            as features and classes together.
         """
         X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
         labels, rows = id_rows(y, X)
@@ -155,7 +155,7 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Of float64, at most 0: the higher, the more in-distribution.
+            Scores of at most 0, float64: the higher, the more in-distribution.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=FLOATS, reset=False)
@@ -163,11 +163,11 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
 
 
 def _check_freedom(centered, codes, precision):
-    """Raise where the rows are too few, so that all are equally far from their mean.
+    """Raise if so few rows are given that all are equally far from their class mean.
 
-    With no more rows than features and classes together, the covariance of the rows
-    fits each one exactly: its distance is known from the size of its class alone. A
-    covariance that is shrunk does not.
+    If there are no more rows than features and classes together, the distance of a row
+    under the empirical covariance depends only on the size of its class. This is not so
+    with shrinkage.
     """
     n, n_features = centered.shape
     sizes = np.bincount(codes)
@@ -177,8 +177,8 @@ def _check_freedom(centered, codes, precision):
     if np.allclose(squares, n * (1 - 1 / sizes[codes]), rtol=1e-6):
         raise ValueError(
             f"X has {n} rows of {len(sizes)} classes for {n_features} features: so few "
-            "that all are equally far from the mean of their class, and nothing can be "
-            f"ranked. Give more than {n_features + len(sizes)} rows, and better "
+            "that all are equally far from the mean of their class, and scores cannot "
+            f"rank them. Give more than {n_features + len(sizes)} rows, better "
             "several times as many, or covariance_estimator="
             "LedoitWolf(assume_centered=True), which shrinks the covariance."
         )
@@ -188,7 +188,7 @@ def _root(precision):
     """Return R with R @ R.T = precision: x @ R has the identity as covariance."""
     try:
         return cholesky(precision, lower=True)
-    except np.linalg.LinAlgError:  # a pseudo-inverse has directions of no length
+    except np.linalg.LinAlgError:  # a pseudo-inverse may have eigenvalues of 0
         values, vectors = eigh(precision)
         return vectors * np.sqrt(np.maximum(values, 0))
 
@@ -197,14 +197,14 @@ def _negative_distances(X, means, root):
     """Return minus the smallest squared distance, block by block."""
     centers = means @ root
     scores = np.empty(len(X))
-    # Whitened relative to a class, so that large common values do not cancel.
+    # Relative to the mean of the centers, so that large common values do not cancel.
     origin = centers.mean(axis=0)
     centers = centers - origin
     norms = np.einsum("ij,ij->i", centers, centers)
     for rows in gen_batches(len(X), rows_per_block(max(root.shape[1], len(means)))):
         Z = X[rows].astype(np.float64) @ root - origin
         squares = norms - 2 * Z @ centers.T
-        # The nearest class is known; its distance anew, as large squares cancel.
+        # The distance to the nearest class, again without the cancelling of squares.
         Z -= centers[squares.argmin(axis=1)]
         scores[rows] = -np.einsum("ij,ij->i", Z, Z)
     return scores

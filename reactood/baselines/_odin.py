@@ -20,13 +20,13 @@ from reactood.pipeline import make_react_pipeline
 
 
 class ODINFeatureExtractor(BaseFeatureExtractor):
-    """Extracts features of images that are perturbed as ODIN does.
+    """Extracts features of images that are perturbed as in ODIN.
 
     Each preprocessed image `x` becomes `x - noise * sign(gradient)`, where the gradient
     is that of the cross-entropy between the softmax of `logits / temperature` and the
-    predicted class [1]_; a gradient of 0 counts as positive, as in the ReAct paper's
-    code. With a clip, rectified activations decide, in the gradient as well, and
-    come out.
+    predicted class [1]_. A gradient of 0 counts as positive, as in the ReAct paper's
+    code. With a clip, the logits for the gradient are computed from clipped
+    activations, and the returned features are clipped.
 
     Parameters
     ----------
@@ -37,19 +37,20 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
         Pretrained weights of a model given by name.
 
     noise : float, default=0.005
-        How far each value of a preprocessed image moves. The ReAct paper's code has
-        0.005 for a ResNet-50 on ImageNet and 0 for it with the clip. 0 moves nothing,
-        and costs one forward pass instead of two and a backward one.
+        By how much each value of a preprocessed image changes. The ReAct paper's code
+        uses 0.005 for a ResNet-50 on ImageNet without the clip, and 0 with it. With 0,
+        images do not change, and need one forward pass instead of two and a backward
+        pass.
 
     temperature : float, default=1000.0
-        Divides the logits.
+        The number by which the logits are divided.
 
     percentile : float or None, default=None
-        Percentile of all activations on the images given to `fit`, unperturbed, at
-        which they are clipped, in percent; None for no clip.
+        The percentile of all activations on the images given to `fit`, unperturbed,
+        that is the clip, in percent; None for no clip.
 
     threshold : float, default=None
-        A clip given by hand; overrides `percentile`.
+        A value for the clip, which overrides `percentile`.
 
     preprocess : "auto", callable or None, default="auto"
         As in :class:`~reactood.TorchFeatureExtractor`.
@@ -82,7 +83,7 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
 
     See Also
     --------
-    make_odin_pipeline : With the detector that belongs to it.
+    make_odin_pipeline : Combines the extractor with its detector.
 
     References
     ----------
@@ -137,12 +138,12 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Build the private model, prove its head, and learn the clip if there is one.
+        """Build the private model, check its head, and learn the clip if there is one.
 
         Parameters
         ----------
         X : images
-            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
+            Images of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
 
         y : array-like of shape (n_samples,), default=None
             Rows where `y` is -1 are out-of-distribution and left out of the clip.
@@ -155,7 +156,8 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
         Raises
         ------
         ValueError
-            As in :class:`~reactood.TorchFeatureExtractor`; if the clip is degenerate.
+            As in :class:`~reactood.TorchFeatureExtractor`, or if the clip is not
+            above 0.
         """
         self._fit(X, y)
         return self
@@ -167,8 +169,8 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
         Parameters
         ----------
         X : images
-            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes. With a
-            `percentile`, they are read twice.
+            Images of any kind that :class:`~reactood.TorchFeatureExtractor` takes. With
+            a `percentile`, they are read twice.
 
         y : array-like of shape (n_samples,), default=None
             As in `fit`.
@@ -192,11 +194,11 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
         Parameters
         ----------
         X : images
-            Of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
+            Images of any kind that :class:`~reactood.TorchFeatureExtractor` takes.
 
         out : None, path or ndarray, default=None
-            Where the features go if not to memory: the path of an `.npy` file, or a
-            writable float32 array of the right shape.
+            Where to write the features: the path of an `.npy` file, or a writable
+            float32 array of the right shape. None for a new array.
 
         Returns
         -------
@@ -208,7 +210,7 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
 
     @as_a_whole
     def _fit(self, X, y):
-        """Fit, and return the source of the images unless they were read to the end."""
+        """Fit, and return the source of the images, or None if all have been read."""
         source = self._fit_model(X)
         self.activation_threshold_ = float("inf")
         if self.threshold is not None:
@@ -246,7 +248,7 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
 
 
 class _Perturbing:
-    """An engine: a backward pass to move the images, and a forward pass with these."""
+    """An engine: perturbs images by a backward pass, then does a forward pass."""
 
     def __init__(self, backbone, head, *, noise, temperature, clip):
         self.backbone = backbone
@@ -267,7 +269,7 @@ class _Perturbing:
             batch = batch.detach().requires_grad_()
             features = self._rectified(batch.clone())  # models may work in place
             logits = (features @ self.weight.T + self.bias) / self.temperature
-            if logits.shape[1] == 1:  # the predicted one of two classes counts
+            if logits.shape[1] == 1:  # a binary head: logits of both classes
                 logits = of_both_classes(logits)
             loss = cross_entropy(logits, logits.argmax(dim=1), reduction="sum")
             (gradient,) = torch.autograd.grad(loss, batch)
@@ -287,7 +289,8 @@ def make_odin_pipeline(
 ):
     """Make the ODIN detector, with or without ReAct's clip.
 
-    Its score is the maximum softmax probability of a perturbed image, at a temperature.
+    Its score is the maximum softmax probability of the perturbed image, at the given
+    temperature.
 
     Parameters
     ----------
@@ -298,28 +301,29 @@ def make_odin_pipeline(
         Pretrained weights of a model given by name.
 
     noise, temperature, percentile, threshold : float
-        Of the perturbation, as in `ODINFeatureExtractor`.
+        Parameters of the perturbation, as in `ODINFeatureExtractor`.
 
     contamination : float, default=0.05
         The share of the training images below the decision threshold, a fraction.
 
     **parameters
-        Others of `ODINFeatureExtractor`: `preprocess`, `batch_size`, `device`,
-        `num_workers`, `verbose`.
+        Other parameters of `ODINFeatureExtractor`: `preprocess`, `batch_size`,
+        `device`, `num_workers`, `verbose`.
 
     Returns
     -------
     pipeline : sklearn.pipeline.Pipeline
-        With the steps `"extractor"` and `"detector"`: images in, decisions out.
+        A pipeline from images to decisions, with the steps `"extractor"` and
+        `"detector"`.
 
     See Also
     --------
-    reactood.make_react_pipeline : MSP, energy and ReAct by the same contract.
+    reactood.make_react_pipeline : Makes MSP, energy and ReAct detectors.
 
     Notes
     -----
-    Scores are close to one over the number of classes, and differ in late digits, as a
-    temperature of 1000 has it. To search over `temperature`, set it in both steps.
+    With a temperature of 1000, all scores are close to one over the number of classes,
+    and differ only in late digits. To search over `temperature`, set it in both steps.
 
     Examples
     --------
