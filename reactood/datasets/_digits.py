@@ -1,4 +1,4 @@
-"""Scikit-learn's digits, other images as OOD data, and a trained classifier."""
+"""The digits of scikit-learn, other images as OOD data, and a trained classifier."""
 
 from importlib.resources import files
 
@@ -13,17 +13,18 @@ LEVELS = 16  # scikit-learn's digits have the grey values 0, 1, ..., 16
 WEIGHTS = "digits_cnn.npz"
 GLYPHS = "glyphs.npz"
 
-PHOTO_SCALES = (3, 6)  # photo pixels per image pixel, each way
-MIN_CONTRAST = 4  # grey levels: fewer is a patch of plain sky or blur
+PHOTO_SCALES = (3, 6)  # photo pixels per image pixel, in each direction
+MIN_CONTRAST = 4  # grey levels: patches with less are plain sky or blur
 
-DESCR = """Digits and images that are none
-===============================
+DESCR = """Digits and other images
+=======================
 
 In-distribution: the handwritten digits 0 to 7 of ``sklearn.datasets.load_digits``
-(1443 images of 8 x 8 pixels), half for training and half for testing. Writers are in
-both halves. All images, the others too, have the grey values 0, 1/16, ..., 1.
+(1443 images of 8 x 8 pixels), half for training and half for testing. Both halves have
+images by the same writers. All images, in- and out-of-distribution, have the grey
+values 0, 1/16, ..., 1.
 
-Out-of-distribution, 8 x 8 pixels as well:
+Out-of-distribution, also 8 x 8 pixels:
 
 ==================  ======  =======================================================
 held_out_digits     354     the digits 8 and 9 of the same data
@@ -49,30 +50,31 @@ letters             15.8 / 95.6   23.7 / 93.8   18.6 / 96.3
 symbols             31.7 / 90.2   32.8 / 90.2   26.7 / 94.1
 ==================  ============  ============  ============
 
-So clipping helps against photographs, letters and symbols; against the held-out
-digits it costs a little, and MSP has the lower FPR on them and on the letters. The
-80th percentile does better on the four sets where clipping helps, and worse on the
-held-out digits (9.3 / 98.3); at the 99th hardly anything is left of the gain.
+So, compared with Energy, clipping helps on photographs, letters and symbols. On the
+held-out digits it is slightly worse. MSP has the lowest FPR on the held-out digits and
+the letters. The 80th percentile is better on the four sets where clipping helps, and
+worse on the held-out digits (9.3 / 98.3). At the 99th percentile, almost nothing of the
+improvement remains.
 
-**This example was chosen because ReAct helps in it.** Of five small architectures,
-each trained for 30 epochs without augmentation and for 30 and 100 epochs with it,
-four seeds each, this one gained most; then the first seed was taken. Trained with
-random shifts and rotations, the five have an AUROC of 96 % or more on the photographs
-with Energy alone, and ReAct then changes it by -0.4 to +1.0 points. Over ten seeds of
-the chosen training, ReAct adds, in points of AUROC, 5.1 on photo_china (0.1 to 18.7),
-7.4 on photo_flower (0.2 to 19.6), 1.5 on letters, 1.8 on symbols and -0.1 on
-held_out_digits: seed 0 is better than the mean. Take the example as a demonstration,
-not as evidence that ReAct helps in general.
+**This example was chosen because ReAct helps in it.** Five small architectures were
+compared. Each was trained for 30 epochs without augmentation, and for 30 and 100 epochs
+with it, with four seeds each. ReAct improved this one most; then the first seed was
+taken. If trained with random shifts and rotations, the five have an AUROC of 96 % or
+more on the photographs with Energy, and ReAct changes it by -0.4 to +1.0 points. Over
+ten seeds of the chosen training, ReAct adds, in points of AUROC, 5.1 on photo_china
+(0.1 to 18.7), 7.4 on photo_flower (0.2 to 19.6), 1.5 on letters, 1.8 on symbols and
+-0.1 on held_out_digits: seed 0 is better than the mean. The example is a demonstration,
+not evidence that ReAct helps in general.
 """
 
 
 def load_digits_ood():
-    """Load handwritten digits and real images that are none of these digits.
+    """Load handwritten digits, and other images as out-of-distribution data.
 
-    In-distribution are the digits 0 to 7 of :func:`sklearn.datasets.load_digits`:
-    in each class every other image, in the order of the file, is for training and
-    the rest for testing. `digits_classifier` was trained on that training half.
-    Everything comes with scikit-learn or with this package; nothing is downloaded.
+    The digits 0 to 7 of :func:`sklearn.datasets.load_digits` are in-distribution. Of
+    each class, every second image, in the order of the file, is for training, the rest
+    for testing. `digits_classifier` was trained on these training images. All data
+    come with scikit-learn or with this package; nothing is downloaded.
 
     Returns
     -------
@@ -81,13 +83,13 @@ def load_digits_ood():
 
         X_train : ndarray of shape (724, 1, 8, 8), float32
             Training images, ready for the network: multiples of 1/16 in [0, 1],
-            strokes bright on black.
+            bright strokes on black.
         y_train : ndarray of shape (724,), int64
-            Their classes, 0 to 7.
+            Classes of the training images, 0 to 7.
         X_test : ndarray of shape (719, 1, 8, 8), float32
-            In-distribution images that the network has not seen.
+            In-distribution images that the network was not trained on.
         y_test : ndarray of shape (719,), int64
-            Their classes.
+            Classes of the test images, 0 to 7.
         ood : dict of str to ndarray of shape (n, 1, 8, 8), float32
             Out-of-distribution images with the same grey levels:
             ``"held_out_digits"`` (8 and 9), ``"photo_china"`` and
@@ -97,7 +99,7 @@ def load_digits_ood():
         target_names : ndarray of shape (8,), str
             Names of the classes.
         DESCR : str
-            What the sets are, and how the scores fare on them.
+            Describes the sets, and the results of the scores on them.
 
     See Also
     --------
@@ -106,7 +108,7 @@ def load_digits_ood():
     Notes
     -----
     Every call makes new arrays with the same values. Another version of Pillow may
-    decode the photographs with slightly other greys.
+    decode the photographs to slightly different grey values.
 
     Examples
     --------
@@ -147,10 +149,10 @@ def digits_classifier():
     Returns
     -------
     net : torch.nn.Module
-        In eval mode, on the CPU, in float32. ``net(x)`` takes images of shape
-        (n, 1, 8, 8) with values in [0, 1] to logits of shape (n, 8);
-        ``net.features(x)`` gives the penultimate features, of shape (n, 96) and at
-        least 0, and ``net.fc`` is the final :class:`torch.nn.Linear`.
+        The network, in eval mode, on the CPU, in float32. ``net(x)`` returns logits of
+        shape (n, 8) for images of shape (n, 1, 8, 8) with values in [0, 1].
+        ``net.features(x)`` returns the penultimate features, of shape (n, 96) and at
+        least 0. ``net.fc`` is the final :class:`torch.nn.Linear`.
 
     See Also
     --------
@@ -167,8 +169,8 @@ def digits_classifier():
     True
     """
     weights = {k: torch.from_numpy(array) for k, array in _arrays(WEIGHTS).items()}
-    # On the meta device a network draws no initial weights: torch's random state, and
-    # the user's default device and dtype, neither change nor matter.
+    # On the meta device no initial weights are drawn. So torch's random state does not
+    # change, and the user's default device and dtype have no effect.
     with torch.device("meta"):
         net = DigitsNet()
     net.load_state_dict(weights, assign=True)
@@ -196,7 +198,7 @@ class DigitsNet(nn.Module):
 
 
 def _arrays(file):
-    """Read the arrays of a file that comes with the package."""
+    """Return the arrays of a file that comes with the package."""
     with (
         files("reactood.datasets").joinpath(file).open("rb") as stream,
         np.load(stream, allow_pickle=False) as arrays,
@@ -211,7 +213,7 @@ def _conv(n_in, n_out):
 
 
 def _every_other_of_each_class(y):
-    # Without random numbers: the shipped weights need this very split for ever.
+    # Without random numbers: the split must always be that of the packaged weights.
     chosen = np.zeros(len(y), dtype=bool)
     for label in np.unique(y):
         chosen[np.flatnonzero(y == label)[::2]] = True
@@ -232,7 +234,7 @@ def photo_tiles(name, size, scales):
 
     Values are multiples of 1/16 in [0, 1]; plain tiles are left out.
     """
-    # Integers up to the last division: no sum can round differently elsewhere.
+    # Integers up to the last division, so that all machines compute the same sums.
     grey = load_sample_image(name).astype(np.int64) @ np.array([299, 587, 114])
     tiles = np.concatenate([_tiles(grey, size, scale) for scale in scales])
     tiles = np.rint(tiles / 255_000 * LEVELS)
@@ -240,7 +242,7 @@ def photo_tiles(name, size, scales):
 
 
 def _tiles(grey, size, scale):
-    """Cut a picture into square tiles that do not overlap, of scale x scale means."""
+    """Cut a grey image into square tiles of means over scale x scale pixels."""
     rows, columns = (length // (size * scale) for length in grey.shape)
     grey = grey[: rows * size * scale, : columns * size * scale]
     means = block_sums(grey, scale) / scale**2

@@ -1,8 +1,8 @@
-"""Draw the letters and symbols of `load_digits_ood` anew and write them to a file.
+"""Draw the letters and symbols of `load_digits_ood` again and write them to a file.
 
 Run ``python -m reactood.datasets._draw_glyphs --out glyphs.npz``. The font is the one
 embedded in Pillow (10.1 or newer, built with FreeType). The drawings come with the
-package because another Pillow may draw them with slightly other greys.
+package because another version of Pillow may draw slightly different grey values.
 """
 
 import argparse
@@ -33,8 +33,8 @@ def draw_glyphs(characters):
 
 
 def _glyph(character, font, angle, shift):
-    # The digits were made in this way too: 32 x 32 pixels, summed in blocks of 4 x 4.
-    # The stroke makes the thin font about as bold as the handwriting.
+    # The digits were also made from 32 x 32 pixels, summed in blocks of 4 x 4.
+    # The stroke width makes the thin font about as bold as the handwriting.
     left, top, right, bottom = font.getbbox(character, stroke_width=1)
     place = (16 + shift - (left + right) // 2, 16 - (top + bottom) // 2)
     canvas = Image.new("L", (32, 32))

@@ -13,24 +13,24 @@ __all__ = ["ImageDataset", "list_images"]
 
 
 def list_images(folder):
-    """List the image files of a folder in the order in which it is read.
+    """List the image files of a folder in the order in which they are read.
 
-    Wherever images are expected, a folder stands for this list: row `i` of the result
+    Wherever this package takes images, a folder means this list: row `i` of the result
     belongs to path `i`. Unlike the folder, the list can be sliced by scikit-learn.
 
     Parameters
     ----------
     folder : str, bytes or os.PathLike
-        The folder. All folders below it are read too, through links as well, unless a
-        link leads back to a folder that it is in. Names that start with a dot are left
-        out.
+        The folder. All folders below it are read, too, also through links, unless a
+        link points to a folder that contains it. Names that start with a dot are
+        ignored.
 
     Returns
     -------
     paths : list of pathlib.Path
-        The files whose names end in the suffix of a format that is read (`.jpg`,
-        `.png` and the like, in upper or lower case), each below `folder`, sorted name
-        by name as paths are: `a/2.png` before `a-b/1.png`.
+        The image files, recognised by the suffix of a supported format (`.jpg`,
+        `.png` and others, in upper or lower case). Each path starts with `folder`. They
+        are sorted by the parts of their paths: `a/2.png` before `a-b/1.png`.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def list_images(folder):
     OSError
         If a folder below it cannot be read.
     ValueError
-        If it is a file, or holds no image files.
+        If `folder` is a file, or holds no image files.
 
     See Also
     --------
@@ -66,20 +66,20 @@ def list_images(folder):
 class ImageDataset(Dataset):
     """A view of a torch Dataset that scikit-learn can slice without loading it.
 
-    scikit-learn splits data by indexing with arrays, which turns a plain torch
-    Dataset into a list of `(image, label)` tuples, all of them loaded. An
-    `ImageDataset` answers an integer with one image, and a slice, a list or an array
-    of indices, or a boolean mask, with another view. Labels are left out.
+    scikit-learn splits data by indexing with arrays. It turns a plain torch Dataset
+    into a list of `(image, label)` tuples, and so loads all images. An `ImageDataset`
+    indexed with an integer returns one image. Indexed with a slice, a list or an array
+    of indices, or a boolean mask, it returns another view. Labels are left out.
 
     Parameters
     ----------
     dataset : torch.utils.data.Dataset
-        With a length and integer indexing. Its items are images, or tuples or dicts
-        that hold one: the first of a tuple counts, and of a dict what is under
-        `"image"`, or another usual key.
+        A dataset with a length and integer indexing. Its items are images, or tuples or
+        dicts that hold one: the first element of a tuple, or the value of a dict under
+        `"image"` or another usual key.
 
     indices : array-like of int, default=None
-        The items to see, in this order; None for all.
+        Indices of the items in the view, in this order; None for all items.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class ImageDataset(Dataset):
     See Also
     --------
     reactood.TorchFeatureExtractor : Takes it, and any other kind of images.
-    torch.utils.data.Subset : The same idea, which scikit-learn cannot slice.
+    torch.utils.data.Subset : A similar view, which scikit-learn cannot slice.
 
     Examples
     --------
@@ -125,9 +125,9 @@ class ImageDataset(Dataset):
         return len(self.indices)
 
     def __getitem__(self, key):
-        if isinstance(key, tuple):  # scikit-learn asks for [rows, ...]
+        if isinstance(key, tuple):  # scikit-learn indexes with [rows, ...]
             key = key[0]
-        if isinstance(key, np.ndarray) and not key.size:  # of floats, if made of []
+        if isinstance(key, np.ndarray) and not key.size:  # np.array([]) is of floats
             key = []
         picked = self.indices[key]
         if np.ndim(picked):

@@ -1,13 +1,13 @@
-"""Train the network of `digits_classifier` anew and write its weights.
+"""Train the network of `digits_classifier` again and write its weights.
 
 Run ``python -m reactood.datasets._train_digits --out digits_cnn.npz``. It takes some
 seconds on one core. The training images are those of ``load_digits_ood().X_train``,
-without augmentation; the test images serve only to print the accuracy at the end, and
-out-of-distribution images are not looked at. The architecture and the length were
-picked by hand, though, with an eye on them: see ``load_digits_ood().DESCR``.
+without augmentation. The test images are used only to print the accuracy at the end,
+and out-of-distribution images are not used. But the architecture and the number of
+epochs were chosen by results on these images: see ``load_digits_ood().DESCR``.
 
-The same machine with the same versions gives the same weights at each run; others may
-differ in the last bits, and so, after training, by more.
+On the same machine with the same versions, each run gives the same weights. Elsewhere
+results may differ in the last bits, which become larger differences in training.
 """
 
 import argparse
@@ -26,25 +26,26 @@ LEARNING_RATE = 0.1
 def train_digits(X, y, *, epochs=EPOCHS, seed=0):
     """Train a new network on the CPU.
 
-    Stochastic gradient descent with Nesterov momentum 0.9 and weight decay 5e-4, the
-    learning rate falling from 0.1 to 0 along a cosine.
+    It uses stochastic gradient descent with Nesterov momentum 0.9 and weight decay
+    5e-4. The learning rate decreases from 0.1 to 0 along a cosine.
 
     Parameters
     ----------
     X : ndarray of shape (n, 1, 8, 8), float32
-        Images with values in [0, 1]; at least 64.
+        At least 64 images with values in [0, 1].
     y : ndarray of shape (n,), int64
-        Their classes, 0 to 7.
+        Classes of the images, 0 to 7.
     epochs : int, default=30
-        How often each image is seen, but for the few that fill no batch.
+        Number of passes over the images. Each pass leaves out the last incomplete
+        batch.
     seed : int, default=0
         Seed of the initial weights and of the order of the images. The caller's
-        random state stays as it was.
+        random state does not change.
 
     Returns
     -------
     net : DigitsNet
-        In eval mode.
+        The network, in eval mode.
     """
     X, y = torch.from_numpy(X), torch.from_numpy(y)
     n_batches = len(X) // BATCH
@@ -79,7 +80,7 @@ def train_digits(X, y, *, epochs=EPOCHS, seed=0):
 
 
 def accuracy(net, X, y):
-    """Return the share of the images in X whose class the network finds."""
+    """Return the share of the images in X that the network classifies correctly."""
     with torch.no_grad():
         found = net(torch.from_numpy(X)).argmax(dim=1).numpy()
     return float((found == y).mean())
