@@ -1,4 +1,4 @@
-"""Protect results from torch settings of the program: autocast, dtype, device."""
+"""Protect results from the program's torch settings: autocast, dtype, device."""
 
 import contextlib
 import operator
@@ -10,11 +10,11 @@ _KINDS = "cpu", "cuda", "mps", "xpu"
 
 @contextlib.contextmanager
 def without_autocast():
-    """Compute in the precision that is asked for here, as a decorator too.
+    """Turn ``torch.autocast`` off; also usable as a decorator.
 
-    Features and scores come from float32, or from the precision that a parameter names.
-    ``torch.autocast`` around the call is for the program's own models: with it, rounded
-    features would go into a cache, for programs without it as well.
+    Features and scores are computed in float32, or in the precision that a parameter
+    names. An autocast around the call is meant for the program's own models. It would
+    write rounded features into a cache, which programs without autocast also read.
     """
     with contextlib.ExitStack() as stack:
         for kind in _KINDS:
@@ -26,9 +26,9 @@ def without_autocast():
 
 
 def float32_rounding():
-    """Return how much torch may round inside float32 products, by what asks for it."""
+    """Return the settings of torch by which float32 products may be rounded."""
     found = {}
-    with contextlib.suppress(RuntimeError):  # of one who uses the newer names below
+    with contextlib.suppress(RuntimeError):  # if the program uses the newer names below
         found["matmul"] = torch.get_float32_matmul_precision()
     for name in "cudnn.conv", "cuda.matmul", "mkldnn.conv", "mkldnn.matmul":
         with contextlib.suppress(AttributeError, RuntimeError):
@@ -41,9 +41,9 @@ def float32_rounding():
 
 @contextlib.contextmanager
 def float32_by_default():
-    """Let torch make float32 tensors where nothing else is said, as a decorator too.
+    """Set torch's default dtype to float32; also usable as a decorator.
 
-    The default belongs to all threads, so this is for short work under a lock.
+    All threads share the default, so use this only for short work under a lock.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
@@ -55,10 +55,11 @@ def float32_by_default():
 
 @contextlib.contextmanager
 def no_gradients():
-    """Record no operations, but make ordinary tensors, in inference mode too.
+    """Turn gradients off, but make ordinary tensors, even within inference mode.
 
-    A module may keep a tensor that it made in a pass, and folding makes weights. Those
-    of torch's inference mode would be of no use in a later pass with gradients.
+    A module may keep a tensor that it made in a pass, and folding makes weights. If
+    made in torch's inference mode, they could not be used in a later pass with
+    gradients.
     """
     with torch.inference_mode(False), torch.no_grad():
         yield
@@ -66,7 +67,7 @@ def no_gradients():
 
 @contextlib.contextmanager
 def default_device(device: str | torch.device = "cpu"):
-    """Make tensors that name no device on ``device``, whatever the program has set."""
+    """Set torch's default device to ``device``, whatever the program has set."""
     if _default().type == torch.device(device).type:
         yield
     else:
@@ -77,8 +78,8 @@ def default_device(device: str | torch.device = "cpu"):
 def passes_default(device: torch.device) -> torch.device:
     """Return the default device for a model's passes on ``device``.
 
-    It is the CPU, as in a program that sets none; but a program that has made an
-    accelerator its default may run models that need it so.
+    It is the CPU, as in a program that sets no default. But if the program's default is
+    an accelerator of the kind of ``device``, its models may need this default.
     """
     ambient = _default()
     return ambient if ambient.type == device.type else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""How estimators are shown: as short text, and as HTML with what they learned."""
+"""How estimators are displayed: as short text, and as HTML with learned values."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ MOST_SHOWN = 6  # elements of an array
 
 
 class Shown(HTMLWithMore):
-    """Shows shapes for arrays in the text, and what was learned in a notebook.
+    """Shows the shapes of arrays in the text, and learned values in a notebook.
 
-    To come before other bases.
+    It must come before the other base classes.
     """
 
     def __repr__(self, N_CHAR_MAX=700):
@@ -30,7 +30,7 @@ class Shown(HTMLWithMore):
 
 
 class _Shape:
-    """Stands for an array in a text."""
+    """Is printed in the place of an array."""
 
     def __init__(self, array):
         kind = "array" if isinstance(array, np.ndarray) else "tensor"
@@ -42,7 +42,7 @@ class _Shape:
 
 
 def _brief(value: Any) -> Any:
-    """Return a value with shapes in the place of arrays; itself where it has none."""
+    """Return a value with its large arrays replaced by their shapes."""
     if isinstance(value, np.ndarray):
         return _Shape(value) if value.size > MOST_SHOWN else value
     if isinstance(value, torch.Tensor):

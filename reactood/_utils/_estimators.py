@@ -1,4 +1,4 @@
-"""Mixins and decorators of estimators: decisions, failed refits, hints in errors."""
+"""Mixins and decorators for estimators: decisions, failed refits, hints in errors."""
 
 import functools
 from numbers import Real
@@ -13,7 +13,7 @@ FRACTIONS = "alpha", "calibration_size", "contamination", "tpr", "confidence"
 
 
 class FractionHints(BaseEstimator):
-    """Says what was likely meant where a share is no fraction. A base to come first."""
+    """Adds a hint to errors about a share that is no fraction. Must be first base."""
 
     def _validate_params(self):
         try:
@@ -24,7 +24,7 @@ class FractionHints(BaseEstimator):
 
 
 def checked(**constraints):
-    """Check parameters of a function as scikit-learn checks those of an estimator."""
+    """Check a function's parameters as scikit-learn checks those of an estimator."""
 
     def decorate(function):
         check = validate_params(constraints, prefer_skip_nested_validation=True)
@@ -44,7 +44,7 @@ def checked(**constraints):
 
 
 def _fraction_meant(value_of, message):
-    """Return a hint at the fraction that was meant, or ""."""
+    """Return a hint at the fraction that was probably meant, or ""."""
     for name in FRACTIONS:
         given = value_of(name)
         if f"'{name}' parameter" not in message or not isinstance(given, Real):
@@ -59,7 +59,7 @@ def _fraction_meant(value_of, message):
 
 
 class ThresholdMixin:
-    """Decides by `score_samples` and `offset_`. A mixin to come before OutlierMixin."""
+    """Decides by `score_samples` and `offset_`. It must come before OutlierMixin."""
 
     offset_: float
     score_samples: Any
@@ -70,29 +70,30 @@ class ThresholdMixin:
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features), or images
-            What `score_samples` takes.
+            Inputs of a kind that `score_samples` takes.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            1 where `decision_function` is at least 0, else -1. Inputs without a score,
-            where it is NaN, are not in-distribution.
+            1 where `decision_function` is at least 0, else -1; also -1 where the score
+            is NaN.
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def decision_function(self, X):
-        """Return the score above the decision threshold.
+        """Return the score minus the decision threshold.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features), or images
-            What `score_samples` takes.
+            Inputs of a kind that `score_samples` takes.
 
         Returns
         -------
         decision : ndarray of shape (n_samples,)
             `score_samples(X) - offset_`, float64; at least 0 means in-distribution.
-            0 where both are the same infinity; NaN where the score is NaN.
+            0 where score and `offset_` are the same infinity; NaN where the score is
+            NaN.
         """
         scores = self.score_samples(X)
         with np.errstate(invalid="ignore"):  # an infinity minus itself is NaN
@@ -101,10 +102,10 @@ class ThresholdMixin:
 
 
 def as_a_whole(fit):
-    """Give an estimator back what it had learned before, where its ``fit`` fails.
+    """Restore the attributes that an estimator had before, if its ``fit`` fails.
 
-    scikit-learn's validation stores `n_features_in_` and `feature_names_in_` before
-    anything else is looked at. Attributes are rebound by `fit`, never changed in place.
+    scikit-learn's validation sets `n_features_in_` and `feature_names_in_` before other
+    checks. `fit` must assign new values to attributes, never change values in place.
     """
 
     @functools.wraps(fit)

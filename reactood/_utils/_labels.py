@@ -1,4 +1,4 @@
-"""Read labels: which rows are in-distribution, and which labels may mean OOD."""
+"""Read labels: find in-distribution rows, and labels that may mean OOD."""
 
 from numbers import Real
 
@@ -8,9 +8,8 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from reactood._utils._warnings import warn
 
-# Marks of ID and OOD rows agree with the classes of a binary classifier by at most
-# 0.75, where its decision on OOD rows is always the one and on ID rows as often this
-# as that.
+# Labels that mark ID and OOD rows agree with a binary classifier's decisions by at most
+# 0.75: if it assigns all OOD rows to one class, and half of the ID rows to each class.
 AGREEMENT_OF_CLASSES = 0.8
 MINUS_ONE = "-1", "-1.0", b"-1", b"-1.0"
 
@@ -50,11 +49,11 @@ def id_rows(y, X):
 
 
 def check_marks(y, classify=None):
-    """Warn where labels without -1 may be meant to mark OOD rows.
+    """Warn if labels without -1 may be meant to mark OOD rows.
 
-    To be called for labels that nothing is trained on. Class labels, which are of no
-    use there and do no harm, are told by ``classify()``, a classifier's decision on
-    the same rows.
+    Call it for labels with which nothing is trained. Class labels have no effect there
+    and need no warning: they are recognised by ``classify()``, which returns the
+    decisions of a classifier on the same rows.
     """
     values = [] if y is None else sorted(set(y.tolist()), key=str)
     if len(values) != 2:
@@ -68,13 +67,13 @@ def check_marks(y, classify=None):
         f"y holds the values {values[0]!r} and {values[1]!r} and no -1, so that all "
         f"{len(y)} rows are taken as in-distribution. If one of the values marks "
         "out-of-distribution rows, mark these by -1 and the others by 1: "
-        "numpy.where(is_ood, -1, 1). Class labels are not used here, as no classifier "
-        "is trained: leave y out."
+        "numpy.where(is_ood, -1, 1). If the values are class labels, leave y out: no "
+        "classifier is trained here."
     )
 
 
 def _is_minus_one(label):
-    """Return whether a label is -1, or the text that NumPy makes of it beside names."""
+    """Return whether a label is -1, or -1 as text, as NumPy stores it next to names."""
     return label == -1 if isinstance(label, Real) else label in MINUS_ONE
 
 

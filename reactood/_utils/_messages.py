@@ -7,7 +7,7 @@ import torch
 
 
 def kind_of(value):
-    """Say what a module returned."""
+    """Describe a value that a module returned."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):

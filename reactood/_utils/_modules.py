@@ -1,4 +1,4 @@
-"""Copy and build torch modules of the user, read their weights, free memory."""
+"""Copy and build the user's torch modules, read their weights, free memory."""
 
 import copy
 import gc
@@ -16,17 +16,17 @@ from reactood._utils._tensors import as_float
 
 
 def replace_module(network, name, module):
-    """Put a module in the place of the one called ``name``."""
+    """Replace the module called ``name`` in ``network``."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module.eval())
 
 
 def linear_arrays(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight and bias of an ``nn.Linear`` as NumPy arrays of their own."""
+    """Return weight and bias of an ``nn.Linear``, copied to NumPy arrays."""
     if isinstance(linear, LazyModuleMixin) and linear.has_uninitialized_params():
         raise ValueError(
-            "The final linear layer is lazy, so its weights are not known before "
-            "images pass; pass head=(weight, bias), or materialise the model first."
+            "The final linear layer is lazy, so it has no weights before the first "
+            "forward pass; pass head=(weight, bias), or materialise the model first."
         )
 
     check_values(linear, "head")
@@ -44,17 +44,17 @@ def private_copy(module: nn.Module, parameter: str) -> nn.Module:
     """Return a copy of the user's module in eval mode."""
     try:
         module = copy.deepcopy(module)
-    except Exception as error:  # whatever a module's attributes may raise
+    except Exception as error:  # the module's attributes may raise any exception
         raise ValueError(
             f"{parameter}={type(module).__name__} cannot be copied ({error}), and the "
-            f"original must not be touched; pass {parameter}= a function that builds "
-            "a new one at each call."
+            f"original must not be changed; pass {parameter}= a function that builds "
+            "a new module at each call."
         ) from error
     return module.eval()
 
 
 def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module:
-    """Return what ``factory`` builds, in eval mode, for private use."""
+    """Return the module that ``factory`` builds, in eval mode, for private use."""
     _check_takes_nothing(factory, parameter)
     with default_device():
         module = factory()
@@ -64,7 +64,7 @@ def private_build(factory: Callable[[], nn.Module], parameter: str) -> nn.Module
             "torch.nn.Module."
         )
     try:
-        return private_copy(module, parameter)  # the factory may keep what it returns
+        return private_copy(module, parameter)  # the factory may keep the module
     except ValueError:
         if factory() is module:
             raise
@@ -79,14 +79,14 @@ def _check_takes_nothing(factory, parameter):
         raise TypeError(
             f"{parameter}={getattr(factory, '__qualname__', factory)} is a {kind} that "
             f"cannot be called without arguments ({error}). Pass the module that it "
-            "makes, or bind the arguments: functools.partial(...)."
+            "returns, or bind the arguments: functools.partial(...)."
         ) from error
     except ValueError:  # a builtin without a signature
         pass
 
 
 def is_out_of_memory(error):
-    """Return whether an error is an allocation that failed."""
+    """Return whether an error means that memory could not be allocated."""
     text = str(error).lower()
     return (
         isinstance(error, MemoryError)
@@ -96,7 +96,7 @@ def is_out_of_memory(error):
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what a failed attempt on ``device`` still holds."""
+    """Free the memory that a failed attempt on ``device`` still holds."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -110,6 +110,6 @@ def check_values(module: nn.Module, parameter: str) -> None:
         raise ValueError(
             f"{parameter}={type(module).__name__} has weights without values: "
             f"{len(empty)} of them are on the meta device, the first is {empty[0]!r}. "
-            "Load the weights before, as with module.to_empty(device='cpu') and "
-            "module.load_state_dict(...)."
+            "Load the weights first, with module.to_empty(device='cpu') and "
+            "module.load_state_dict(...), for instance."
         )

@@ -2,22 +2,22 @@
 
 import threading
 
-# Decoders read from the file that an image holds, which other images may hold too.
+# Decoders read from the open file of an image, which other images may share.
 decoding_lock = threading.Lock()
 
 
 def load_as_it_is(image):
-    """Decode an image of the user's that may have been opened and not read yet."""
+    """Decode a user's image, which may have been opened but not yet read."""
     with decoding_lock:
         load(image)
 
 
 def load(image):
-    """Decode an image, not by mapping its file into memory.
+    """Decode an image without mapping its file into memory.
 
-    Pillow lays the map of a TIFF file out by the size that the image has once it is
-    turned: photos that lie on their side come out scrambled. It maps no file without a
-    name.
+    For a TIFF file, Pillow reads the mapped memory with the size that the image has
+    after its rotation. So photos that are stored rotated by 90 degrees are decoded
+    wrongly. Pillow does not map a file if the image has no file name.
     """
     name = getattr(image, "filename", "")
     if name:

@@ -1,4 +1,4 @@
-"""A progress bar where one is asked for and tqdm is installed."""
+"""A progress bar, if one is requested and tqdm is installed."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ def progress_bar(total, verbose, desc="features"):
     except ImportError:
         warn(
             "verbose=True shows progress with tqdm, which is not installed: "
-            "pip install 'reactood[progress]'. Going on without.",
+            "pip install 'reactood[progress]'. Continuing without a progress bar.",
         )
         return contextlib.nullcontext(_Silent())
     return tqdm(total=total, desc=desc, unit="img")
@@ -22,4 +22,4 @@ def progress_bar(total, verbose, desc="features"):
 
 class _Silent:
     def update(self, n):
-        """Say nothing."""
+        """Show nothing."""

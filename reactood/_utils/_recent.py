@@ -1,4 +1,4 @@
-"""Recent: a bounded, thread-safe LRU memory."""
+"""Recent: a bounded, thread-safe LRU (least recently used) cache."""
 
 import threading
 from collections import OrderedDict
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Recent:
-    """Keeps the ``most`` entries that were used last, and forgets the others."""
+    """Keeps the ``most`` entries that were used last, and deletes the others."""
 
     def __init__(self, most: int):
         self.most = most
@@ -14,7 +14,7 @@ class Recent:
         self._lock = threading.Lock()
 
     def get(self, key):
-        """Return what was kept under ``key``, or None."""
+        """Return the value that was kept under ``key``, or None."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -22,7 +22,7 @@ class Recent:
             return self._entries[key]
 
     def put(self, key, value):
-        """Keep ``value``, and forget what was not used for longest."""
+        """Keep ``value``, and delete the entries that were used longest ago."""
         with self._lock:
             self._entries[key] = value
             self._entries.move_to_end(key)
@@ -30,7 +30,7 @@ class Recent:
                 self._entries.popitem(last=False)
 
     def clear(self):
-        """Forget everything."""
+        """Delete all entries."""
         with self._lock:
             self._entries.clear()
 

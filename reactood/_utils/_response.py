@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 
 def parts_of(estimator):
-    """Return the steps before the last one, None where there are none, and the last."""
+    """Return the steps before the last one (None if there are none), and the last."""
     if not isinstance(estimator, Pipeline):
         return None, estimator
     return estimator[:-1] if len(estimator) > 1 else None, estimator[-1]
@@ -21,7 +21,7 @@ def unfrozen(estimator):
 def scoring_of(detector, *, needs_predict=False):
     """Return the method that scores: the higher, the more in-distribution.
 
-    Raises TypeError where there is none, or no ``predict`` where that is needed.
+    Raises TypeError if there is none, or if ``predict`` is needed and missing.
     """
     for name in ("score_samples", "decision_function"):
         if hasattr(detector, name):
@@ -38,7 +38,7 @@ def scoring_of(detector, *, needs_predict=False):
 def score_and_threshold(estimator):
     """Return the name of the method that scores, and the threshold of its scores.
 
-    The threshold is None where it is not known.
+    The threshold is None if it is not known.
     """
     check_is_fitted(estimator)
     offset = getattr(unfrozen(parts_of(unfrozen(estimator))[1]), "offset_", None)
@@ -52,13 +52,13 @@ def score_and_threshold(estimator):
 def _no_detector(detector, methods):
     return (
         f"{type(detector).__name__} has {methods}; expected an outlier "
-        "detector that can judge new samples. LocalOutlierFactor has these methods "
+        "detector that can score new samples. LocalOutlierFactor has these methods "
         "with novelty=True."
     )
 
 
 def copy_input_names(fitted, wrapper):
-    """Give a wrapper the number and the names of features that its detector knows."""
+    """Copy the number and the names of features from a detector to its wrapper."""
     for name in ("n_features_in_", "feature_names_in_"):
         vars(wrapper).pop(name, None)
         if hasattr(fitted, name):
@@ -66,7 +66,7 @@ def copy_input_names(fitted, wrapper):
 
 
 def percentile_of(detector):
-    """Return the percentile that a fitted detector's clip is; None if it is none."""
+    """Return the percentile that defines a fitted detector's clip, or None."""
     if getattr(detector, "threshold", None) is not None:
         return None
     percentile = getattr(detector, "percentile", None)

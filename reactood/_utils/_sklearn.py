@@ -1,6 +1,6 @@
 """The only module that imports private names of scikit-learn.
 
-They may move with any release of scikit-learn; a move costs one edit here.
+Any release of scikit-learn may move them. Then only this file must change.
 """
 
 from sklearn.base import BaseEstimator, _fit_context
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class HTMLWithMore(BaseEstimator):
-    """Adds `_more_html()` to what scikit-learn shows of an estimator in a notebook."""
+    """Adds `_more_html()` to scikit-learn's display of an estimator in a notebook."""
 
     def _more_html(self):
         return ""

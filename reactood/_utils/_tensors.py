@@ -9,10 +9,10 @@ Matrix: TypeAlias = np.ndarray | torch.Tensor
 
 
 class _Writable:
-    """Shows a read-only array's memory as writable: torch has no read-only tensors.
+    """Presents a read-only array's memory as writable: torch has no read-only tensors.
 
-    This package does not write to it. The warning that torch would give could only be
-    caught by a switch that all threads share.
+    This package does not write to it. Torch would issue a warning, which could only be
+    suppressed by a setting that all threads share.
     """
 
     def __init__(self, array):
@@ -24,7 +24,7 @@ class _Writable:
 
 
 def as_tensor(array: Matrix) -> torch.Tensor:
-    """Share ``array``'s memory with a tensor; read-only arrays are welcome."""
+    """Return a tensor that shares ``array``'s memory, also for a read-only array."""
     if isinstance(array, torch.Tensor):
         return array.resolve_neg()
     odd = any(stride < 0 or stride % array.itemsize for stride in array.strides)
@@ -36,20 +36,20 @@ def as_tensor(array: Matrix) -> torch.Tensor:
 
 
 def as_float(block: torch.Tensor) -> torch.Tensor:
-    """Cast a tensor that is neither float32 nor float64: halves up, integers too."""
+    """Return float32 and float64 as they are, other floats as float32, else float64."""
     if block.dtype in (torch.float32, torch.float64):
         return block
     return block.to(torch.float32 if block.is_floating_point() else torch.float64)
 
 
 def to_device(block: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move a tensor; towards CUDA the copy runs beside the arithmetic.
+    """Move a tensor; a copy to CUDA runs at the same time as computations.
 
-    The other way the data must have arrived before anyone reads it.
+    A copy in the other direction is finished when this function returns.
     """
     if device.type == "cuda" and block.device.type == "cpu":
-        # The copy reads memory of its own: a DataLoader may fill the same
-        # pinned batch again and again.
+        # Copied from separate memory, because a DataLoader may fill the same
+        # pinned batch again.
         block = block.clone() if block.is_pinned() else block
         return block.pin_memory().to(device, non_blocking=True)
     return block.to(device)

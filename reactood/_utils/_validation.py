@@ -1,4 +1,4 @@
-"""Validate feature matrices as scikit-learn does, tensors too."""
+"""Validate feature matrices, including tensors, as scikit-learn does."""
 
 import numpy as np
 import torch
@@ -6,17 +6,17 @@ from sklearn.utils.validation import validate_data
 
 
 def validate_array(estimator, X, *, reset, **check_params):
-    """Validate ``X`` as scikit-learn does; a tensor comes back as it is.
+    """Validate ``X`` as scikit-learn does; a tensor is returned unchanged.
 
-    ``validate_data`` knows NumPy and DataFrames.  For a tensor, which may live on
-    another device, it is shown an array of the same shape that takes no memory.
-    Values are not looked at: NaN and inf are the caller's to find.
+    ``validate_data`` takes NumPy arrays and DataFrames.  In place of a tensor, which
+    may be on another device, it is given an array of the same shape that takes no
+    memory.  Values are not checked: the caller must check for NaN and inf.
     """
     if isinstance(X, np.ma.MaskedArray) and X.mask.any():
         raise TypeError(
             f"Got a masked array in which {np.count_nonzero(X.mask)} values are "
-            "masked, and none can be left out; fill them in, X.filled(0) say, or drop "
-            "those rows."
+            "masked, but every value is needed; fill them in, as with X.filled(0), or "
+            "drop those rows."
         )
     if not isinstance(X, torch.Tensor):
         return validate_data(
@@ -25,12 +25,12 @@ def validate_array(estimator, X, *, reset, **check_params):
     if X.is_nested or X.is_meta:
         kind = "nested tensor" if X.is_nested else "tensor on the meta device"
         raise TypeError(
-            f"Got a {kind}, which holds no rectangle of numbers; expected a dense "
-            "tensor with values."
+            f"Got a {kind}, which is not a matrix of numbers; expected a dense tensor "
+            "with values."
         )
     if X.requires_grad:
         raise ValueError(
-            "Got a tensor that requires grad, and nothing here is differentiated; "
+            "Got a tensor that requires grad, but no gradients are computed here; "
             "pass X.detach()."
         )
     if X.is_complex():

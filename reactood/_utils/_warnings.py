@@ -1,18 +1,17 @@
-"""Warn with the line of the user's code as the place."""
+"""Issue warnings that show the line of the user's code."""
 
 import sys
 import warnings
 
-# Code that stands between the user's line and the one that warns.
+# Packages whose code may be between the user's line and the one that warns.
 _BETWEEN = {"reactood", "sklearn", "joblib", "torch", "contextlib", "functools"}
 
 
 def warn(message, category=UserWarning):
-    """Warn at the nearest line that is the user's own.
+    """Issue a warning that shows the nearest line of the user's own code.
 
-    A fixed ``stacklevel`` would be wrong for every second caller: `transform` may be
-    called by the user, by a pipeline, or through scikit-learn's wrapper for
-    `set_output`.
+    A fixed ``stacklevel`` would often be wrong: `transform` may be called by the user,
+    by a pipeline, or through scikit-learn's wrapper for `set_output`.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_between(frame):

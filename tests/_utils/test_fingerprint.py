@@ -138,7 +138,7 @@ def test_what_a_library_wraps_counts():
         one, two, again = (identity(wrapped(f, wrap)) for f in (1, 2, 1))
         assert one != two and one == again
     liar = functools.update_wrapper(functools.lru_cache(lambda x: x), np.mean)
-    with pytest.raises(TypeError, match="calls another function than it says"):
+    with pytest.raises(TypeError, match="calls another function than its __wrapped__"):
         identity(liar)
 
 
@@ -857,7 +857,7 @@ def test_a_picture_of_several_frames_is_its_file(tmp_path):
         with Image.open(path) as image:
             digests.add(image_digest(image))
             path.unlink()
-            with pytest.raises(TypeError, match="in a file that is gone"):
+            with pytest.raises(TypeError, match="other frames of an image is missing"):
                 image_digest(image)
     assert len(digests) == 2
 

@@ -1,4 +1,4 @@
-"""Find what a function's code uses from outside, by its bytecode alone."""
+"""Find what a function's code uses from outside, from its bytecode only."""
 
 import dis
 import types
@@ -11,7 +11,7 @@ _OF_OBJECTS = {"LOAD_ATTR", "LOAD_METHOD"}
 _RUN_TEXT = {"eval", "exec", "compile"}
 _IMPORT = {"import_module", "__import__"}
 
-# With one of these, any attribute of a module may be read, by a name that is not here.
+# Code that uses one of these may read any attribute, by a name not in its bytecode.
 _REFLECT = {"__dict__", "__getattribute__", "attrgetter", "dir", "getmembers"}
 _REFLECT |= {"methodcaller", "vars"}
 
@@ -24,14 +24,14 @@ class Uses(NamedTuple):
     names : frozenset of str
         Globals, or builtins.
     attributes : frozenset of str
-        Attributes of whatever object; more than there are, never less.
+        Possible attributes of any object: all that are read, perhaps more.
     imports : frozenset of (int, str, tuple of str)
-        Modules that are imported on the way: how many dots, the name, and what is
-        taken from it.
+        Modules that the code imports: the number of leading dots, the name, and the
+        names that are imported from it.
     any_attribute : bool
         Whether names of attributes are made at run time.
     unknown : str
-        Why it cannot be known what the code reads; empty if it can.
+        The reason if it cannot be determined what the code reads, else empty.
     """
 
     names: frozenset[str] = frozenset()
@@ -56,9 +56,9 @@ def uses(code, own=()):
     Parameters
     ----------
     code : types.CodeType
-        Of a function.
+        Code of a function.
     own : container of str
-        The globals of its module: a name of these is none of Python's builtins.
+        The globals of its module: a name in it does not mean a builtin of Python.
     """
     steps = [s for s in dis.get_instructions(code) if s.opname not in _SILENT]
     texts = {text for text in _constants(code.co_consts) if text.isidentifier()}
@@ -72,7 +72,7 @@ def uses(code, own=()):
 
 
 def _constants(things):
-    """Yield the strings among constants, also in tuples of them."""
+    """Yield the strings among constants, also those inside tuples."""
     for thing in things:
         if isinstance(thing, str):
             yield thing
@@ -81,7 +81,7 @@ def _constants(things):
 
 
 def _of_step(step, before, after, own):
-    """Return what one instruction reads, and what the call reads that it begins."""
+    """Return what one instruction reads, and the call that begins with it."""
     name, text = step.argval, None
     if step.opname == "IMPORT_NAME":
         dots, parts = (step.argval for step in before)
@@ -113,7 +113,7 @@ def _of_step(step, before, after, own):
 
 
 def _after_object(steps):
-    """Leave out the instructions that load an object, or an attribute of it."""
+    """Return the instructions after those that load an object or its attribute."""
     rest = steps[1:] if steps and steps[0].opname.startswith("LOAD_") else []
     while rest and rest[0].opname in _OF_OBJECTS:
         rest = rest[1:]
@@ -121,7 +121,7 @@ def _after_object(steps):
 
 
 def _text_after(steps):
-    """Return the constant that is asked for: [text], (text), .get(text, default)."""
+    """Return the constant text in [text], (text) or .get(text, default), or None."""
     while steps and steps[0].opname in _OF_OBJECTS:
         steps = steps[1:]
     if not steps or steps[0].opname != "LOAD_CONST":

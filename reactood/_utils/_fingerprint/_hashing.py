@@ -11,7 +11,7 @@ import torch
 new_hash: Any
 
 
-try:  # 30 times as fast; not made to withstand an attacker who crafts images
+try:  # 30 times as fast, but an attacker could make images with the same hash
     from xxhash import xxh3_128
 
     new_hash, HASH = xxh3_128, "xxh3_128"
@@ -19,14 +19,14 @@ except ImportError:
     new_hash, HASH = functools.partial(hashlib.blake2b, digest_size=16), "blake2b"
 
 
-TICK_NS = 20_000_000  # the coarsest clock of a local disk: 100 ticks a second, doubled
+TICK_NS = 20_000_000  # two ticks of the coarsest file clock (100 ticks per second)
 
 
 def file_version(path):
-    """Return what changes whenever a file does, or None if there is no such file.
+    """Return a tuple that changes when the file changes, or None if there is no file.
 
-    A file that was written a moment ago may be written again within one tick of the
-    clock, which then shows the same time. So that tick is waited for.
+    A file that has just been written may be written again within one tick of the
+    clock, and then has the same time. So this function waits until that tick is over.
     """
     try:
         status = os.stat(path)

@@ -9,15 +9,15 @@ from reactood._utils._fingerprint._libraries import library_version
 
 
 def absolute_name(level, name, names):
-    """Return the whole name of a module that is imported below a package."""
+    """Return the absolute name of a module that is imported by a relative name."""
     package = names.get("__package__") or names.get("__name__", "").rpartition(".")[0]
     return importlib.util.resolve_name("." * level + name, package)
 
 
 def import_for(name, parts):
-    """Return what a function's import gives it; None for what is not there."""
+    """Return the modules that an import returns; None for one that does not exist."""
     if library_version(name) is not None and name not in sys.modules:
-        return []  # Python's own: its name says all
+        return []  # of a known version, so that the name identifies it
     top = name.partition(".")[0]
     module = _import(name)
     for part in parts:  # from package import module
@@ -32,5 +32,5 @@ def _import(name):
         return importlib.import_module(name)
     except ImportError:
         return None
-    except Exception as error:  # whatever a module does when it is read
+    except Exception as error:  # the module's code may raise any exception
         raise TypeError(f"the module {name} cannot be imported ({error!r})") from error

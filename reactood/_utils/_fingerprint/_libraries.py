@@ -1,8 +1,8 @@
 """Decide which code belongs to Python or to a library with a version.
 
-Names can be borrowed: `functools.wraps` copies them, and a script may be called as one
-of Python's modules is.  So a thing belongs to a library if it is found there, or if its
-code was read from one of the library's files.
+A name is no proof: `functools.wraps` copies names, and a script may have the name of a
+module of Python.  So a thing belongs to a library if it is found there, or if its code
+was read from one of the library's files.
 """
 
 import functools
@@ -20,16 +20,16 @@ _SITE = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib
 
 
 def module_name(thing):
-    """Return the name of the module that a thing says it comes from."""
+    """Return the name of the module that a thing claims to come from."""
     if isinstance(thing, types.ModuleType):
         return thing.__name__
     name = getattr(thing, "__module__", None)
-    # A script's processes call it by another name than the script itself.
+    # In child processes, the main script has the name __mp_main__.
     return {None: "builtins", "__mp_main__": "__main__"}.get(name, name)
 
 
 def library_version(name):
-    """Return the version of the library that has a module; None if none is known."""
+    """Return the version of the library of a module, or None if it is not known."""
     top = str(name).partition(".")[0]
     if top in _LIBRARIES:
         module: Any = sys.modules.get(top)
@@ -45,7 +45,7 @@ def library_version(name):
 
 
 def is_of_library(thing):
-    """Return whether a module, a class or an object is one that a library has."""
+    """Return whether a module, a class or an object belongs to a library."""
     name = module_name(thing)
     if library_version(name) is None:
         return False
@@ -55,7 +55,7 @@ def is_of_library(thing):
 
 
 def is_library_code(function):
-    """Return whether a function's code stands in a file of a library."""
+    """Return whether a function's code is in a file of a library."""
     name = function.__globals__.get("__name__")
     home = sys.modules.get(name)
     if library_version(name) is None or home is None:
@@ -72,7 +72,7 @@ def is_library_code(function):
 
 
 def find(module, qualname):
-    """Return what a module has under a dotted name, or None."""
+    """Return the object that a module has under a dotted name, or None."""
     found = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
@@ -89,7 +89,7 @@ def _folders(top):
 
 
 def _file(top):
-    """Return the file of a module, imported or not; None for one inside Python."""
+    """Return the file of a module, imported or not; None if it has no file."""
     if top in sys.modules:
         return getattr(sys.modules[top], "__file__", None)
     try:

@@ -1,4 +1,4 @@
-"""List the parts of an object, by its type, that matter to what it does."""
+"""List the parts of an object that determine what it does, by its type."""
 
 import copyreg
 import functools
@@ -15,10 +15,10 @@ from reactood._utils._fingerprint._libraries import (
 
 
 def _lru_cached(function):
-    """Return the function inside, if it is what its ``__wrapped__`` says."""
+    """Return the cached function, after a check that it is ``__wrapped__``."""
     inner = function.__wrapped__
     if not any(inner is held for held in gc.get_referents(function)):
-        raise TypeError(f"{function!r} calls another function than it says")
+        raise TypeError(f"{function!r} calls another function than its __wrapped__")
     return inner, function.cache_parameters()
 
 
@@ -36,18 +36,18 @@ PARTS: dict[type, Any] = {
 
 
 def pickled_parts(thing):
-    """Return what a pickle would hold of an object."""
+    """Return the parts of an object that a pickle would hold."""
     reduce = copyreg.dispatch_table.get(type(thing))
     try:
         return thing.__reduce_ex__(4) if reduce is None else reduce(thing)
-    except Exception as error:  # whatever an object's own method may raise
+    except Exception as error:  # the object's own method may raise any exception
         raise TypeError(
             f"a {type(thing).__name__} has no identity ({error})"
         ) from error
 
 
 def contents(thing):
-    """Return what a subclass of a plain type holds, whatever its methods say."""
+    """Return the content of a plain type's subclass, without its own methods."""
     for base in type(thing).__mro__[1:]:
         if base in (int, float, complex, str, bytes):
             return base.__repr__(thing)
@@ -59,14 +59,14 @@ def contents(thing):
 
 
 def reduced_state(state):
-    """Return an object's state; an empty one may look like none, until asked for."""
+    """Return an object's state, with None for an empty dict, which means the same."""
     if isinstance(state, types.GeneratorType):
         return list(state)
     return None if type(state) is dict and not state else state
 
 
 def memory_order(contiguous, strides):
-    """Return how values lie in memory, where it is not the usual way."""
+    """Return the strides if values are not contiguous in memory, else None."""
     return None if contiguous else tuple(strides)
 
 
@@ -78,7 +78,7 @@ def name_of(thing):
 
 
 def are_hooks(name, value):
-    """Return whether an attribute of a module is one of torch's tables of hooks."""
+    """Return whether an attribute of a module is one of torch's dicts of hooks."""
     table = name.startswith("_") and "hooks" in name and isinstance(value, dict)
     return table and all(type(key) is int for key in value)
 

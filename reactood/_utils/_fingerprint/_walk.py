@@ -1,4 +1,4 @@
-"""Identity of settings and models, by a walk through all of their parts."""
+"""Compute the identity of settings and models, by a walk through all of their parts."""
 
 import contextlib
 import enum
@@ -44,20 +44,20 @@ from reactood._utils._fingerprint._parts import (
 )
 from reactood._utils._pillow import load_as_it_is
 
-# Of these types alone: a subclass may do anything.
+# These types exactly, without subclasses, which may do anything.
 _PLAIN = {type(None), bool, int, float, complex, str, bytes, range, type(...)}
 _PLAIN |= {torch.dtype, torch.device, torch.memory_format, torch.layout}
 _BUILTIN: tuple[Any, ...] = types.BuiltinFunctionType, types.MemberDescriptorType
 _BUILTIN += types.GetSetDescriptorType, types.WrapperDescriptorType
 
-# What Python itself keeps in a class without consequence for what its objects do.
+# Attributes that Python sets in a class and that do not change what its objects do.
 _NOTES = {"__module__", "__dict__", "__weakref__", "__doc__", "_abc_impl"}
 _NOTES |= {"__annotations__", "__annotate__", "__annotate_func__"}
 _NOTES |= {"__annotations_cache__", "__firstlineno__", "__static_attributes__"}
 _NOTES |= {"__abstractmethods__", "__orig_bases__", "__parameters__", "__slotnames__"}
 _DISPATCHER: Any = functools.singledispatch(print)
 _COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-_MADE_IN_PYTHON = 1 << 9  # a flag of types that lie in memory of their own
+_MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE, the flag of types made at run time
 
 
 def identity(thing):
@@ -66,7 +66,7 @@ def identity(thing):
     Raises
     ------
     TypeError
-        If the thing holds something that has no identity beyond this process.
+        If the thing holds a part that cannot be identified in another process.
     """
     walk = Walk()
     try:
@@ -77,12 +77,12 @@ def identity(thing):
 
 
 class Walk:
-    """Feeds a hash with everything that an object holds."""
+    """Updates a hash with everything that an object holds."""
 
     def __init__(self, seen=()):
         self.digest = new_hash()
-        self.seen = dict(seen)  # by id; holds what it has seen, so that ids stay taken
-        self.modules = set()  # of the user's, each with the attributes looked at
+        self.seen = dict(seen)  # by id; holds the objects, so that ids stay unique
+        self.modules = set()  # those walked, each with the attributes used
 
     def note(self, *words):
         self.digest.update(repr(words).encode())
@@ -116,10 +116,10 @@ class Walk:
             self._walk_object(thing)
 
     def _walk_exactly(self, thing):
-        """Walk a container; of a subclass, also what is its own."""
+        """Walk a dict or a list; walk an instance of a subclass as an object."""
         kind = type(thing)
         if thing is sys.modules:
-            raise TypeError("sys.modules holds all modules that there are")
+            raise TypeError("sys.modules holds all imported modules")
         if kind is dict:
             self.note("dict", len(thing))
             for key, value in thing.items():
@@ -143,7 +143,7 @@ class Walk:
             walk = Walk(self.seen)
             walk(item)
             digests.append(walk.digest.digest())
-        self.note(sorted(digests))  # in another process they come in another order
+        self.note(sorted(digests))  # the order of a set differs between processes
 
     def _walk_tensor(self, tensor):
         self((type(tensor), vars(tensor) or None))
@@ -178,7 +178,7 @@ class Walk:
         self(dtype.metadata)
 
     def walk_picture(self, image):
-        """Walk a PIL image, as a transform of the user's may see it."""
+        """Walk a PIL image: all that a transform of the user may read."""
         load_as_it_is(image)
         self.note("image", type(image).__name__, image.mode, image.size)
         self.digest.update(image.tobytes())
@@ -187,12 +187,12 @@ class Walk:
         file = getattr(image, "filename", None)
         self((image.format, os.fspath(file) if file else None))
         self(image.info)
-        with contextlib.suppress(Exception):  # damaged, as EXIF often is; in info too
+        with contextlib.suppress(Exception):  # EXIF is often damaged; info has it, too
             self(dict(image.getexif()))
-        if getattr(image, "is_animated", False):  # other frames are in the file alone
+        if getattr(image, "is_animated", False):  # other frames are only in the file
             version = file_version(file) if file else None
             if version is None:
-                raise TypeError("other frames of an image are in a file that is gone")
+                raise TypeError("the file with the other frames of an image is missing")
             self.note(image.tell(), *version)
 
     def _walk_code(self, code):
@@ -205,7 +205,7 @@ class Walk:
     def _walk_function(self, function):
         self.note(*name_of(function))
         code = function.__code__
-        if code is _DISPATCHER.__code__:  # besides, it remembers what it was asked for
+        if code is _DISPATCHER.__code__:  # singledispatch: without its cache
             return self(function.registry)
         if is_library_code(function):
             name = function.__globals__["__name__"]
@@ -219,7 +219,10 @@ class Walk:
         self._walk_annotations(function)
         found = uses(code, function.__globals__)
         if found.unknown:
-            raise TypeError(f"{function.__qualname__} cannot be known: {found.unknown}")
+            raise TypeError(
+                f"what {function.__qualname__} uses cannot be determined: "
+                f"{found.unknown}"
+            )
         used = found.attributes, found.any_attribute
         for name in sorted(found.names & function.__globals__.keys()):
             self.note(name)
@@ -231,7 +234,7 @@ class Walk:
                 self._walk_used(name, function, module, used)
 
     def _walk_annotations(self, thing):
-        """Walk annotations, which code may read, as far as they can be known."""
+        """Walk annotations, which code may read; ignore those without an identity."""
         notes = getattr(thing, "__annotate__", None) or getattr(
             thing, "__annotations__", None
         )
@@ -259,12 +262,12 @@ class Walk:
             ) from error
 
     def _walk_global(self, value, used):
-        """Walk what a function uses of a global, which may be a module of helpers."""
+        """Walk a global that a function uses; of a module, only the used attributes."""
         if not isinstance(value, types.ModuleType):
             return self(value)
         attributes, any_attribute = used
         self.note(*name_of(value))
-        if (value, used) in self.modules:  # modules may hold each other
+        if (value, used) in self.modules:  # modules may refer to each other
             return
         self.modules.add((value, used))
         names = set(vars(value))
@@ -282,7 +285,7 @@ class Walk:
                 self._walk_global(vars(value)[name], used)
 
     def _walk_foreign(self, owner, names):
-        """Walk the functions and classes that the user has put into a library."""
+        """Walk the functions and classes that the user has added to a library."""
         for name in sorted(names):
             value = vars(owner)[name]
             if isinstance(value, types.FunctionType):
@@ -295,7 +298,7 @@ class Walk:
                 self(value)
 
     def _walk_loose_module(self, module):
-        """Walk a module that is a value, of which any attribute may be used."""
+        """Walk a module that is used as a value: any attribute may be used."""
         self._walk_global(module, (frozenset(), True))
 
     def _walk_class(self, cls):
@@ -325,7 +328,7 @@ class Walk:
         self(type(module))
         state = dict(vars(module))
         hooks = {name: v for name, v in state.items() if are_hooks(name, v)}
-        # Keys of hooks count them in this process.
+        # Keys of hooks are numbers that depend on the process: use their order.
         keys = sorted({key for table in hooks.values() for key in table})
         for name, value in state.items():
             if name in hooks:
@@ -335,7 +338,7 @@ class Walk:
                 self(value)
 
     def _walk_builtin(self, thing):
-        """Walk what is written in C: its name, and what has it."""
+        """Walk a thing that is written in C: its name and its owner."""
         self.note(*name_of(thing))
         owner = getattr(thing, "__self__", getattr(thing, "__objclass__", None))
         if isinstance(owner, types.ModuleType):
@@ -345,7 +348,7 @@ class Walk:
             self(owner)
 
     def _walk_home(self, name):
-        """Walk the file of a module that is not written in Python."""
+        """Walk the file of a compiled module that belongs to no known library."""
         file = getattr(sys.modules.get(name), "__file__", None) or ""
         if library_version(name) is None and file.endswith(_COMPILED):
             self.note(content_digest(file_version(file)))
@@ -368,7 +371,7 @@ class Walk:
             self._walk_left_out(thing, state)
 
     def _walk_left_out(self, thing, state):
-        """Walk attributes that a pickle would not hold, as far as they can be known."""
+        """Walk attributes that a pickle would not hold, if they have an identity."""
         held = state[0] if isinstance(state, tuple) and state else state
         held = held if isinstance(held, dict) else {}
         for name, value in getattr(thing, "__dict__", {}).items():
@@ -381,11 +384,11 @@ class Walk:
                 self.note(walk.digest.digest())
 
     def _walk_named(self, thing, name):
-        """Walk what a pickle would hold by its name alone."""
+        """Walk a thing of which a pickle would hold only the name."""
         self.note(*name_of(thing), name)
         if isinstance(thing, np.ufunc):
             if not any(find(m, name) is thing for m in ("numpy", "scipy.special")):
-                raise TypeError(f"the ufunc {name!r} is of no known library")
+                raise TypeError(f"the ufunc {name!r} belongs to no known library")
         elif find(module_name(thing), name) is not thing or not is_of_library(thing):
             self._walk_home(module_name(thing))
             self(getattr(thing, "__dict__", None))
