@@ -1,4 +1,4 @@
-"""The demonstration: it tells images of digits from other images."""
+"""The demonstration: it separates images of digits from other images."""
 
 import numpy as np
 

@@ -1,1 +1,1 @@
-"""The command ``benchmark``: the paper's comparisons, on public images or your own."""
+"""The command ``benchmark``: the paper's comparisons, on public image sets."""

@@ -1,7 +1,7 @@
 """Train a small ResNet on Fashion-MNIST, for the suite of that name.
 
-Three kinds of normalisation, as the paper compares: of the batch, of groups of
-channels, and of the weights.
+The network has one of the three kinds of normalisation that the paper compares: batch,
+group or weight normalisation.
 """
 
 import functools
@@ -21,11 +21,11 @@ GROUPS = 8
 BATCH = 128
 EPOCHS = 6
 LEARNING_RATE = {"batch": 0.2, "group": 0.2, "weight": 0.05}
-SHIFT = 2  # pixels, each way
+SHIFT = 2  # pixels, in each direction
 
 
 class Block(nn.Module):
-    """Two convolutions around a short cut; halves the image but for the first block."""
+    """Two convolutions with a shortcut; a stride of 2 halves the size of the image."""
 
     def __init__(self, n_in, n_out, stride, norm):
         super().__init__()
@@ -34,7 +34,7 @@ class Block(nn.Module):
         self.shortcut = _conv(n_in, n_out, 1, stride, norm)
 
     def forward(self, x):
-        """Return the sum of both ways, rectified."""
+        """Return the rectified sum of both branches."""
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
@@ -63,10 +63,11 @@ def _conv(n_in, n_out, size, stride, norm):
 
 
 def train(X, y, *, norm="batch", epochs=EPOCHS, seed=0, file=None, verbose=False):
-    """Train a network on the CPU; go on where a killed run left off.
+    """Train a network on the CPU, and resume an interrupted training.
 
-    Stochastic gradient descent with Nesterov momentum 0.9 and weight decay 5e-4, one
-    cycle of the learning rate, random shifts by up to 2 pixels and mirroring.
+    It uses stochastic gradient descent with Nesterov momentum 0.9, weight decay 5e-4
+    and one cycle of the learning rate. Images are mirrored at random and shifted by up
+    to 2 pixels.
 
     Parameters
     ----------
@@ -75,18 +76,18 @@ def train(X, y, *, norm="batch", epochs=EPOCHS, seed=0, file=None, verbose=False
     y : ndarray of shape (n,)
         Classes, 0 to 9.
     norm : {"batch", "group", "weight"}
-        What normalises.
+        The kind of normalisation.
     epochs, seed : int
-        How often each image is seen; of all random numbers.
+        Number of passes over the images; seed of all random numbers.
     file : path or None
-        Where the weights go after each epoch, with what it takes to go on.
+        The file to which the state of the training is written after each epoch.
     verbose : bool
         Whether to show a progress bar.
 
     Returns
     -------
     net : SmallResNet
-        In eval mode.
+        The network, in eval mode.
     """
     images = torch.from_numpy(X.copy())[:, None].float().div_(255)
     classes = torch.from_numpy(y.astype("int64"))
@@ -122,7 +123,7 @@ def train(X, y, *, norm="batch", epochs=EPOCHS, seed=0, file=None, verbose=False
 
 
 def _moved(images, generator):
-    """Mirror half of the images, and shift all of them together."""
+    """Mirror about half of the images, and shift all of them by the same amount."""
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     dx, dy = torch.randint(2 * SHIFT + 1, (2,), generator=generator).tolist()
@@ -131,7 +132,7 @@ def _moved(images, generator):
 
 
 def _resume(file, settings, parts):
-    """Load what a run with the same settings has kept; return its epochs."""
+    """Load the kept state of a run with the same settings; return its epochs."""
     if file is None or not Path(file).exists():
         return 0
     kept = torch.load(file, weights_only=True)
@@ -152,7 +153,7 @@ def _keep(file, settings, parts):
 
 
 def load(file):
-    """Build the network whose training `train` has kept in a file."""
+    """Build the network that `train` has written to a file."""
     kept = torch.load(file, weights_only=True)
     net = SmallResNet(kept["settings"]["norm"])
     net.load_state_dict(kept["net"])

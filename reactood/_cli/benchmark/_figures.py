@@ -1,4 +1,4 @@
-"""Draw the figures of a report, as the paper's first figure."""
+"""Draw the figures of a report, similar to the paper's first figure."""
 
 import io
 

@@ -13,7 +13,7 @@ IDX_UINT8 = 0x08
 
 
 class Absent(Exception):
-    """Something is not in the data folder; the text says what and where to get it."""
+    """A file is not in the data folder; the text names it and where to get it."""
 
 
 def find(data, names, *, get):
@@ -22,7 +22,7 @@ def find(data, names, *, get):
     Raises
     ------
     Absent
-        If there is none; ``get`` says where to get it.
+        If none exists; the error includes ``get``, which says where to get it.
     """
     for name in names:
         if (path := Path(data) / name).exists():
@@ -32,7 +32,7 @@ def find(data, names, *, get):
 
 
 def list_classes(folder):
-    """Return paths of the images in folders of classes, and a class for each.
+    """Return the paths of the images in the folders of classes, and their classes.
 
     Classes are numbered in the order of the folders' names.
 
@@ -58,7 +58,7 @@ def read_idx(path):
     Raises
     ------
     ValueError
-        If the file is of another format, or cut short.
+        If the file has another format, or is incomplete.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -74,12 +74,12 @@ def read_idx(path):
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
     if len(values) != shape.prod():
         raise ValueError(
-            f"{os.fspath(path)} holds {len(values)} bytes where its header has "
-            f"{' x '.join(map(str, shape))}: cut short? Get it again."
+            f"{os.fspath(path)} holds {len(values)} bytes, but its header states "
+            f"{' x '.join(map(str, shape))}. If it is incomplete, get it again."
         )
     return values.reshape(shape)
 
 
 def read_svhn(path):
-    """Read the street numbers' MATLAB file: uint8 of shape (n, 32, 32, 3)."""
+    """Read images from the MATLAB file of SVHN: uint8 of shape (n, 32, 32, 3)."""
     return np.ascontiguousarray(loadmat(path)["X"].transpose(3, 0, 1, 2))

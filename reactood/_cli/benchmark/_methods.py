@@ -40,44 +40,44 @@ GROUPS = {
     "variants": ["energy", "energy+react", "react-per-unit", "react-two-sided"],
     "shaping": ["energy", "energy+react", *SHAPING, "dice", "dice+react"],
 }
-FEW = 5  # samples per feature, below which a covariance is shrunk
-DICE_WITH_CLIP = 10  # percent of the weights, as in the authors' use after a clip
+FEW = 5  # with fewer samples per feature, the covariance is shrunk
+DICE_WITH_CLIP = 10  # percent of the weights, which the authors use after a clip
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What methods are made of: a head, the clip, and what is known of the images."""
+    """The values from which methods are built: head, clip, classes, noise of ODIN."""
 
     head: Any
     percentile: float | None = 90.0
     threshold: float | None = None
     classes: Any = None
-    shape: tuple = (0, 0)  # of the features to learn from
+    shape: tuple = (0, 0)  # of the calibration features
     noise: tuple = (0.005, 0.0)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name such as ``energy+react@80``, taken apart."""
+    """The parts of a name such as ``energy+react@80``."""
 
     text: str
     name: str
     clipped: bool
-    percentile: float | None = None  # of its own
+    percentile: float | None = None  # the number after @
 
     @property
     def on_images(self):
-        """Whether it needs images, not features."""
+        """Whether the method needs images, not features."""
         return self.name == "odin" or self.layer is not None
 
     @property
     def layer(self):
-        """The layer after which it clips, or None for the penultimate one."""
+        """The layer after which the method clips, or None for the penultimate one."""
         name, _, layer = self.name.partition(":")
         return layer if name == "react-layer" else None
 
     def clip(self, setting):
-        """Return the detector's parameters for its clip, or for none."""
+        """Return the detector's parameters for the clip, or for no clip."""
         if not self.clipped:
             return {"percentile": None, "threshold": None}
         if self.percentile is not None:
@@ -87,7 +87,7 @@ class Method:
     def make(self, setting):
         """Return an unfitted detector on features."""
         clip = self.clip(setting)
-        if self.layer:  # clipped before the features come out
+        if self.layer:  # the extractor clips
             return ReActDetector(setting.head, percentile=None)
         if self.name in SCORES:
             score = SCORES[self.name]
@@ -124,7 +124,7 @@ def _mahalanobis(setting):
 
 
 def classes_for_mahalanobis(classes):
-    """Return class labels where classes have members to average, else None."""
+    """Return the labels, or None if no class has two members."""
     if classes is None or np.bincount(classes).max() < 2:
         return None
     return classes
@@ -136,13 +136,13 @@ def parse_methods(text):
     Raises
     ------
     ValueError
-        If one is not known.
+        If a name is not known, or there is no name.
     """
     names = []
     for name in filter(None, map(str.strip, text.split(","))):
         names += GROUPS.get(name, [name])
     if not names:
-        raise ValueError("--methods names none.")
+        raise ValueError("--methods names no method.")
     return [_parse(name) for name in dict.fromkeys(names)]
 
 
@@ -154,7 +154,7 @@ def _parse(text):
     layer = base.startswith("react-layer:") and base != "react-layer:"
     if not (layer or base in known) or (name != base and base not in CLIPPABLE):
         raise ValueError(
-            f"--methods: there is no method {text!r}. Wanted one of "
+            f"--methods: there is no method {text!r}; expected one of "
             f"{', '.join(known)} or react-layer:LAYER; +react after "
             f"{', '.join(CLIPPABLE)}, and @PERCENTILE after that; or a group: "
             f"{', '.join(GROUPS)}."

@@ -1,4 +1,4 @@
-"""The models that ``--model`` may name, with the networks of the CIFAR experiments."""
+"""The models that ``--model`` may name, and the networks of the CIFAR experiments."""
 
 import functools
 import importlib.util
@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-DENSENET_NAMES = (  # of the usual CIFAR DenseNet, to torchvision's
+DENSENET_NAMES = (  # from names in the usual CIFAR DenseNet to torchvision's
     (r"^conv1\.", "features.conv0."),
     (r"^bn1\.", "features.norm5."),
     (r"^fc\.", "classifier."),
@@ -52,15 +52,16 @@ CIFAR = {
 
 
 def parse_model(text, *, n_classes, cifar=False):
-    """Return what an extractor takes as model, for what a user wrote.
+    """Return the extractor's ``model`` for the text of the option.
 
     Parameters
     ----------
     text : str
-        ``FILE.py:FUNCTION`` builds the model; ``NAME=CHECKPOINT`` is an architecture
-        with the weights of a file; anything else is a name.
+        ``FILE.py:FUNCTION`` means a function that builds the model;
+        ``NAME=CHECKPOINT`` means an architecture with the weights of a file; any other
+        text is the name of a model.
     n_classes : int
-        Of the data set.
+        Number of classes of the data set.
     cifar : bool
         Whether architectures are those for images of 32 x 32.
 
@@ -78,8 +79,8 @@ def parse_model(text, *, n_classes, cifar=False):
             raise ValueError(f"--model {text}: there is no file {checkpoint!r}.")
         if cifar and name not in CIFAR:
             raise ValueError(
-                f"--model {text}: {name!r} is no architecture known here for images "
-                f"of 32 x 32; expected one of {', '.join(CIFAR)}, or FILE.py:FUNCTION."
+                f"--model {text}: {name!r} is not a known architecture for images of "
+                f"32 x 32; expected one of {', '.join(CIFAR)}, or FILE.py:FUNCTION."
             )
         return functools.partial(
             with_checkpoint, name, checkpoint, n_classes, cifar=cifar
@@ -94,12 +95,12 @@ def parse_model(text, *, n_classes, cifar=False):
 
 
 def parse_transform(text):
-    """Return the transform that a user's ``FILE.py:FUNCTION`` makes.
+    """Return the transform that a user's ``FILE.py:FUNCTION`` returns.
 
     Raises
     ------
     ValueError
-        If there is no such file or function, or if it makes no transform.
+        If there is no such file or function, or if it does not return a transform.
     """
     file, separator, function = text.rpartition(":")
     if not (separator and file.endswith(".py")):
@@ -137,7 +138,7 @@ def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
         net = build(n_classes)
     else:
         net, renames = torchvision.models.get_model(name, weights=None), ()
-    # Weights only: other pickles can run any code.
+    # Only weights: other pickles can run any code.
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model", "net"):
         if isinstance(state.get(key), dict):
@@ -147,8 +148,8 @@ def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
     if wrong:
         raise ValueError(
             f"The weights in {checkpoint!r} are not those of {name}: {len(wrong)} "
-            f"names are only in one of the two, the first {wrong[0]!r}. A function "
-            "that builds your model, --model FILE.py:FUNCTION, takes any."
+            f"names are only in one of the two, the first is {wrong[0]!r}. For any "
+            "other model, pass a function that builds it: --model FILE.py:FUNCTION."
         )
     net.load_state_dict(state)
     return net.eval()

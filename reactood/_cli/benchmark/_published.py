@@ -35,7 +35,7 @@ ROWS = {
 
 
 def published(model, method, ood):
-    """Return (FPR95, AUROC) in per cent, or None where the paper has none."""
+    """Return (FPR95, AUROC) in per cent, or None if the paper has no such numbers."""
     if model not in ROWS or method not in ROWS[model] or ood not in SETS:
         return None
     return ROWS[model][method][SETS.index(ood)]

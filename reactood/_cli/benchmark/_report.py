@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reactood._cli.benchmark._published import SOURCE
 
-FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
+FORMULA = tuple("=+-@")  # a spreadsheet reads these as the start of a formula
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
        padding: 0 1rem; color: #1a1a1a; background: #fff }
@@ -62,7 +62,7 @@ def as_text(result):
 
 
 def as_csv(result):
-    """Return one line per method and OOD set, and one for each mean."""
+    """Return one line per method and OOD set, and one per method for the mean."""
     fields = ["suite", "model", "method", "clip", "ood", "n", "fpr95", "auroc"]
     fields += ["published_fpr95", "published_auroc", "id_accuracy", "id_accuracy_rule"]
     fields += ["seconds", "error"]
@@ -80,7 +80,7 @@ def as_csv(result):
 
 
 def _escaped(row):
-    """Return cells on one line that no spreadsheet takes for a formula."""
+    """Return cells without line breaks that no spreadsheet reads as a formula."""
     cells = {}
     for key, value in row.items():
         if isinstance(value, str):

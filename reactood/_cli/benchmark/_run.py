@@ -1,4 +1,4 @@
-"""Run methods on a task and compute their numbers; finished work is kept."""
+"""Run methods on a task and compute their results; finished work is kept."""
 
 import functools
 import hashlib
@@ -36,14 +36,16 @@ class Benchmark:
     task : Task
         Model and images.
     out : Path
-        Folder of the report; features are kept in it, so that a killed run goes on
-        where it was.
-    percentile, threshold, noise : float or None
-        Of the clip and of ODIN; None for the task's own.
+        Folder of the report. Features are kept in it, so that an interrupted run can
+        be resumed.
+    percentile, threshold : float or None
+        Parameters of the clip. A threshold of None means that of the task.
+    noise : float or None
+        Noise of ODIN; None for the noise of the task.
     verbose, progress : bool
-        Whether to say what is being done; and with bars, which take tqdm.
+        Whether to print the current step; whether to show progress bars (needs tqdm).
     **options
-        Of the extractor.
+        Parameters of the extractor.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Benchmark:
         self.images |= {f"OOD {name}": images for name, images in task.ood.items()}
 
     def run(self, methods):
-        """Return everything that a report shows, as plain values."""
+        """Return all contents of the report, as plain values."""
         self._prepare()
         results = []
         for method in methods:
@@ -96,7 +98,7 @@ class Benchmark:
         }
 
     def _prepare(self):
-        """Extract the features, and note what all methods need."""
+        """Extract the features, and set the values that all methods need."""
         task, threshold, noise = self.task, self.threshold, self.noise
         self.features = self._extracted(self.extractor)
         self.calibration, self.test, *_ = self.features.values()
@@ -112,7 +114,7 @@ class Benchmark:
         self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
 
     def _extracted(self, extractor):
-        """Return the features of all images, by their names."""
+        """Return the features of each set of images, by its name."""
         extractor.fit(self.task.calibration)
         found = {}
         for name, images in self.images.items():
@@ -124,7 +126,7 @@ class Benchmark:
         return found
 
     def _judged(self, method):
-        """Return the numbers of one method, or its error."""
+        """Return the results of one method, or its error."""
         row = {"method": method.text}
         start = time.perf_counter()
         try:
@@ -145,7 +147,7 @@ class Benchmark:
         return row
 
     def _remark(self, method, detector):
-        """Say where a lower clip does nothing, as among the zeros of a ReLU."""
+        """Return a remark if the lower clip changes nothing, as after a ReLU."""
         if method.name != "react-two-sided":
             return None
         low = detector.lower_activation_threshold_
@@ -167,7 +169,7 @@ class Benchmark:
         return cell
 
     def _scores(self, method):
-        """Return a fitted detector, scores of all images in order, and the clip."""
+        """Return a fitted detector, the scores of each set in order, and the clip."""
         if method.name == "odin":
             return self._odin(method)
         features = self.features
@@ -232,11 +234,11 @@ class Benchmark:
 
     @functools.cached_property
     def _digests(self):
-        """What tells the sets of images from others, by their names."""
+        """A digest of each set of images, by its name."""
         return {name: _digest(images) for name, images in self.images.items()}
 
     def _once(self, key, compute):
-        """Return kept scores, or compute and keep them."""
+        """Return the scores kept under ``key``, or compute and keep them."""
         file = self.out / "cache" / f"odin-{key}.npy"
         if not file.exists():
             partial = file.with_suffix(".partial.npy")
@@ -245,7 +247,7 @@ class Benchmark:
         return np.load(file)
 
     def _accuracy_with(self, method, detector):
-        """Return the ID accuracy with the rule in place; None where undefined."""
+        """Return the ID accuracy with the rule applied; None if undefined."""
         steps, last = parts_of(detector)
         if method.on_images or not hasattr(last, "predict_class"):
             return None
@@ -276,7 +278,7 @@ def _digest(images):
 
 
 def versions():
-    """Return versions of what computed, and the machine."""
+    """Return the versions of the packages, and a description of the machine."""
     found: dict[str, Any] = {name: version(name) for name in PACKAGES}
     found["python"] = platform.python_version()
     found["machine"] = f"{platform.system()} {platform.machine()}"

@@ -1,4 +1,4 @@
-"""The suites: a model, ID images to learn from, and ID and OOD images to judge."""
+"""The suites: a model, ID images to learn from, and ID and OOD images to test on."""
 
 import os
 from pathlib import Path
@@ -24,8 +24,8 @@ from reactood._images._preparation import list_folder
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.datasets._digits import photo_tiles
 
-OFFICIAL_IMAGES = 2025  # that the paper's script takes the percentile from
-TRAINING_IMAGES = 10_000  # to learn from where there are training images
+OFFICIAL_IMAGES = 2025  # the paper's script computes the percentile from these
+TRAINING_IMAGES = 10_000  # to learn from, if there are training images
 CURATED = (
     "A subset of 10,000 images by the authors of MOS: "
     "http://pages.cs.wisc.edu/~huangrui/imagenet_ood_dataset/{}.tar.gz"
@@ -39,7 +39,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 def digits(request):
-    """Return the embedded example, which needs nothing."""
+    """Return the embedded example, which needs no data folder."""
     data = load_digits_ood()
     return Task(
         suite="digits",
@@ -116,7 +116,7 @@ def imagenet(request):
 
 
 def _imagenet_transform(model, request):
-    """Return what the user asked for; for a model without a transform the usual one."""
+    """Return the user's transform, "auto" for a named model, else the usual one."""
     if request.preprocess:
         return models.parse_transform(request.preprocess)
     return "auto" if isinstance(model, str) else IMAGENET_TRANSFORM
@@ -126,7 +126,7 @@ IMAGENET_TRANSFORM = torchvision.transforms._presets.ImageClassification(crop_si
 
 
 def _split_imagenet(task, val, request):
-    """Choose the images to learn from, as the protocol has it."""
+    """Choose the images to learn from, according to the protocol."""
     paths, classes = task.test, task.test_classes
     if request.protocol != "clean":
         generator = torch.Generator().manual_seed(1)
@@ -167,7 +167,7 @@ def imagenet_sample(request):
     get = "Photos in imagenet-sample/CLASS/, textures in textures/."
     photos, classes = files.list_classes(files.find(data, ["imagenet-sample"], get=get))
     textures = list_folder(files.find(data, ["textures"], get=get))
-    if not request.model:  # no default: a file of the data folder is not run unasked
+    if not request.model:  # no default: code in the data folder runs only on request
         raise Absent(
             "imagenet-sample needs a model trained on ImageNet: --model NAME, such as "
             "resnet50, or --model FILE.py:FUNCTION."
@@ -278,7 +278,7 @@ CIFAR_TRANSFORM = transforms.Compose(
 
 
 def fashion_mnist(request):
-    """Return clothes against digits and photos, by a network that is trained here."""
+    """Return clothes against digits and photos, with a network that is trained here."""
     data = data_folder(request)
     notes: list[str] = []
     get = "https://github.com/zalandoresearch/fashion-mnist"

@@ -1,4 +1,4 @@
-"""What a suite gives to the benchmark: sets of images and a network."""
+"""The task that a suite gives to the benchmark: sets of images and a network."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from reactood._images._preparation import list_folder
 
 @dataclass
 class Task:
-    """What a suite comes down to: one model, ID images in two parts, OOD sets.
+    """The result of a suite: one model, two sets of ID images, and OOD sets.
 
-    ``calibration`` is what detectors learn from, ``test`` what they are judged on, with
-    ``ood``; images are of any kind that the extractor takes and slices. ``threshold``
-    is a clip given by hand; ``published`` names the paper's row of this model;
-    ``noise`` is what ODIN uses without and with the clip.
+    Detectors learn from ``calibration``, and are tested on ``test`` and ``ood``. Images
+    are of any kind that the extractor takes and slices. ``threshold`` is a value for
+    the clip; ``published`` names this model in the paper's table; ``noise`` is the
+    noise of ODIN without and with the clip.
     """
 
     suite: str
@@ -40,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, as far as suites need it."""
+    """The user's options that suites need."""
 
     data: Any = None
     model: str | None = None
@@ -50,7 +50,7 @@ class Request:
     seed: int = 0
     limit: int | None = None
     verbose: bool = False
-    progress: bool = False  # bars, which take tqdm
+    progress: bool = False  # progress bars (needs tqdm)
 
 
 def take(images, rows):
@@ -81,7 +81,7 @@ def limited(task, limit, seed):
 
 
 def found_sets(sets, notes):
-    """Return the OOD sets that are there; what is absent becomes a note."""
+    """Return the OOD sets that exist, and add a note for each absent one."""
     found, absent = {}, []
     for name, read in sets.items():
         try:
