@@ -503,7 +503,7 @@ def test_a_module_built_by_a_function_may_be_uncopyable(X):
         module.cached = module[0].weight * 2
         return module
 
-    with pytest.raises(ValueError, match="a function that builds a new one"):
+    with pytest.raises(ValueError, match="a function that builds a new module"):
         ReActDetector(build()).fit(X)
     assert ReActDetector(build).fit(X).classes_.tolist() == [0, 1, 2]
 

@@ -329,7 +329,7 @@ def test_models_that_work_in_place_do_not_touch_the_images(X, layer, tmp_path):
 
 def test_a_factory_of_a_module_that_cannot_be_copied(net, X):
     net.cached = net[0].weight * 2
-    with pytest.raises(ValueError, match="a function that builds a new one"):
+    with pytest.raises(ValueError, match="a function that builds a new module"):
         TorchFeatureExtractor(lambda: net).fit(X)
     assert net.training and not any(m._forward_pre_hooks for m in net.modules())
 
