@@ -2,14 +2,14 @@
 Your own model and your own images
 ==================================
 
-A script to copy: a torch checkpoint, a folder of in-distribution images and a folder of
-new ones; out comes +1 (in-distribution) or -1 (out-of-distribution) for each new image.
+A script to copy. It takes a torch checkpoint, a folder of in-distribution images and a
+folder of new ones. It prints +1 (in-distribution) or -1 (out-of-distribution) for each.
 
 .. code-block:: console
 
    $ python own_images.py checkpoint.pt known_images new_images --n-classes 10
 
-It is shown here and not run.
+The script is shown here and not run.
 """
 
 # %%
@@ -43,8 +43,8 @@ def load_classifier(checkpoint, n_classes):
 
 
 # %%
-# The transform must be the one that the model was *evaluated* with in training. Only
-# models given by name bring their own.
+# The transform must be the one with which the model was *evaluated* during training.
+# Only models given by name have a transform of their own.
 
 preprocess = transforms.Compose(
     [
@@ -57,7 +57,7 @@ preprocess = transforms.Compose(
 
 
 # %%
-# A list of paths keeps it plain which decision belongs to which image.
+# A list of paths shows which decision belongs to which image.
 
 
 def main():
@@ -71,8 +71,8 @@ def main():
     parser.add_argument("--save", help="where to keep the fitted detector (.joblib)")
     options = parser.parse_args()
 
-    # A script that is run is called __main__, and the next one to run is too: what is
-    # saved must know the function by the name under which it can be imported.
+    # A script that is run is called __main__, like the next script that is run. So the
+    # saved detector must refer to the function by the name for importing it.
     from own_images import load_classifier
 
     detector = make_react_pipeline(
@@ -103,8 +103,8 @@ if __name__ == "__main__":
     main()
 
 # %%
-# Another program that can import this file, from the same folder say, goes on with the
-# saved detector. The checkpoint must still be where it was.
+# Another program that can import this file, for example from the same folder, can use
+# the saved detector. The checkpoint must still be at the same path.
 #
 # .. code-block:: python
 #

@@ -2,17 +2,17 @@
 Digits, and images that are none
 ================================
 
-A small network that knows the digits 0 to 7 is shown other images: the digits 8 and
-9, letters, symbols and patches of photographs. We build a detector that accepts or
-rejects each image, look at what ReAct does to the activations, and compare it with the
-two scores it is usually measured against. It does not win everywhere.
+A small network that knows the digits 0 to 7 is shown other images: the digits 8 and 9,
+letters, symbols and patches of photographs. We build a detector that accepts or rejects
+each image, look at what ReAct does to the activations, and compare it with its two
+usual baselines. It is not the best on all images.
 """
 
 # %%
 # Images to decisions
 # -------------------
-# The data and the trained network come with the package. In-distribution (ID) are the
-# digits 0 to 7; everything in ``digits.ood`` is out-of-distribution (OOD).
+# The data and the trained network are included in the package. In-distribution (ID) are
+# the digits 0 to 7; everything in ``digits.ood`` is out-of-distribution (OOD).
 
 # sphinx_gallery_thumbnail_number = 2
 
@@ -32,15 +32,15 @@ for name, images in digits.ood.items():
 
 # %%
 # The detector is a scikit-learn pipeline: an extractor that turns images into the
-# network's last features, and a detector that clips and scores them. ``fit`` sees ID
-# images only. It trains nothing; it learns where to clip and where to draw the line.
+# network's last features, and a detector that clips and scores them. ``fit`` takes only
+# ID images. It trains nothing; it learns the clip and the threshold.
 
 detector = make_react_pipeline(digits_classifier, percentile=90)  # percent
 detector.fit(digits.X_train)
 
 # %%
-# ``predict`` gives +1 for in-distribution and -1 for out-of-distribution.
-# ``decision_function`` gives the score above the line: the higher, the more
+# ``predict`` returns +1 for in-distribution and -1 for out-of-distribution.
+# ``decision_function`` returns the score minus the threshold: the higher, the more
 # in-distribution, and 0 or more is accepted.
 
 X_mixed = np.concatenate([digits.X_test[:4], digits.ood["photo_china"][:4]])
@@ -56,10 +56,11 @@ fig.supxlabel("label, and decision_function in brackets", fontsize="medium")
 plt.show()
 
 # %%
-# The line is drawn so that 5 % of the images given to ``fit`` fall below it. These
-# were the network's own training images, on which it is surer than on new ones, so
-# that more than 5 % of new digits are rejected. Fitting on ID images that the network
-# was not trained on keeps the promise; the first half of the test digits will do.
+# The threshold is set so that 5 % of the images given to ``fit`` are below it. These
+# were the network's own training images, on which it is more confident than on new
+# ones, so more than 5 % of new digits are rejected. If the detector is fitted on ID
+# images that the network was not trained on, about 5 % are rejected. Here we use half
+# of the test digits.
 
 unseen = digits.X_test[1::2]
 print(f"fitted on training images: {np.mean(detector.predict(unseen) == -1):.1%}")
@@ -70,8 +71,8 @@ print(f"fitted on held-out images: {np.mean(detector.predict(unseen) == -1):.1%}
 # What the clip does
 # ------------------
 # From here on we work with features, extracted once. For each of the 96 units, we
-# compare the mean activation on digits with that on photographs. White noise is added
-# as an extreme case: no image at all.
+# compare the mean activation on digits with that on photographs. We add white noise as
+# an extreme case.
 
 extractor = detector["extractor"]
 F_train = extractor.transform(digits.X_train)
@@ -129,14 +130,15 @@ fig.legend(
 plt.show()
 
 # %%
-# On digits, all units have nearly the same mean, well below the clip. Noise drives
-# some units far above it, and the unclipped score takes that for evidence: noise looks
-# *more* like a digit than digits do. Clipping takes the evidence away.
+# On digits, all units have nearly the same mean, well below the clip. Noise drives some
+# units far above it, and the logits become large: without the clip, noise scores
+# *higher* than digits do. With the clip, it no longer does.
 #
 # MSP, Energy, ReAct
 # ------------------
-# The three scores are one class with different parameters. MSP is the largest softmax
-# probability, Energy the log-sum-exp of the logits, ReAct the Energy after clipping.
+# One class computes all three scores, with different parameters. MSP is the largest
+# softmax probability, Energy the log-sum-exp of the logits, ReAct the Energy after
+# clipping.
 
 methods = {
     "MSP": ReActDetector(extractor.head_, percentile=None, score_function="msp"),
@@ -153,9 +155,9 @@ for method, fitted in methods.items():
         fpr95[method, name] = fpr_at_tpr(y_true, y_score, tpr=0.95)
 
 # %%
-# Both numbers are fractions: AUROC is the chance that a random digit scores above a
-# random OOD image; FPR95 is the share of OOD images accepted where 95 % of the digits
-# are.
+# Both numbers are fractions: AUROC is the probability that a random digit scores above
+# a random OOD image; FPR95 is the share of OOD images accepted at the threshold that
+# accepts 95 % of the digits.
 
 print(f"{'AUROC / FPR95':16}" + "".join(f"{method:>16}" for method in methods))
 for name in F_ood:
@@ -186,5 +188,5 @@ plt.show()
 
 # %%
 # **What to see:** ReAct (circles) is clearly better than both baselines on photographs
-# and symbols, but on the held-out digits, which look like the known ones, it is the
-# worst of the three by FPR95, and on letters MSP accepts fewer images than ReAct.
+# and symbols. On the held-out digits, which look like the known ones, it has the worst
+# FPR95 of the three, and on letters MSP accepts fewer images than ReAct.

@@ -2,9 +2,9 @@
 How good is it, and on what?
 ============================
 
-One number for "the" performance of a detector hides the set that matters. We judge a
-detector on five sets of out-of-distribution (OOD) images, with confidence intervals,
-and beside plain Energy, which is ReAct without its clip.
+The performance of a detector depends on the set of out-of-distribution (OOD) images, so
+one number is not enough. We evaluate a detector on five sets, with confidence
+intervals, and compare it with plain Energy, which is ReAct without its clip.
 """
 
 # %%
@@ -32,12 +32,12 @@ for name, percentile in {"ReAct": 85, "Energy": None}.items():
     print(name, reports[name], sep="\n", end="\n\n")
 
 # %%
-# The intervals are from resampling ID and OOD images: how much the number would change
-# with other images of the same kinds. They do not say how much it would change with
-# another kind, which is the larger question; hence several sets.
+# The intervals come from resampling ID and OOD images. They show how much the number
+# would change with other images of the same kinds. They do not show how much it would
+# change with another kind, which may be much more; therefore we use several sets.
 #
-# The accuracy on ID images is that of the network as it is. Were the class taken from
-# clipped activations too, it would be the second number.
+# The accuracy on ID images is that of the unchanged network. The second number is the
+# accuracy if the class is taken from clipped activations too.
 
 rows = {name: report.rows for name, report in reports.items()}
 names = [row["ood"] for row in rows["ReAct"]]
@@ -68,9 +68,8 @@ ax.legend()
 plt.show()
 
 # %%
-# One set, looked at
-# ------------------
-# Behind each number are two distributions of scores.
+# The scores on one set ---------------------
+# Each number comes from two distributions of scores.
 
 detector = make_react_pipeline(digits_classifier, percentile=85).fit(X_fit)
 images = np.concatenate([X_id, digits.ood["letters"]])
@@ -79,6 +78,6 @@ ScoreDistributionDisplay.from_estimator(detector, images, y)
 plt.show()
 
 # %%
-# **What to see:** photographs, letters and symbols are detected better with the clip
-# than without, the held-out digits worse; and on each set the interval says whether
-# the difference is more than chance.
+# **What to see:** with the clip, photographs, letters and symbols are detected better,
+# and the held-out digits worse. On each set, the interval shows whether the difference
+# is more than chance.

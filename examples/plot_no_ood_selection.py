@@ -2,17 +2,17 @@
 A percentile without OOD data
 =============================
 
-Who has no out-of-distribution (OOD) data can make some: noise, as in the paper, or
-in-distribution (ID) images that were taken apart. We choose a percentile by three such
-surrogates, and then look at what the choices are worth on real OOD images.
+If you have no out-of-distribution (OOD) data, you can make some: noise, as in the
+paper, or changed in-distribution (ID) images. We choose a percentile by three such
+surrogates, and then measure the choices on real OOD images.
 """
 
 # %%
 # Surrogates
 # ----------
-# Gaussian noise keeps the mean and the spread of the pixels; scrambled phases keep how
-# much there is of each scale, and lose the shapes; a blurred mixture shows two digits
-# at once.
+# Gaussian noise keeps the mean and the spread of the pixels. Scrambled phases keep the
+# strength of each spatial scale, and lose the shapes. A blurred mixture shows two
+# digits at once.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +39,7 @@ plt.show()
 # %%
 # The choice
 # ----------
-# One line for each. ``fit`` and choice use the first half of the test digits; each
+# One call for each. ``fit`` and the choice use the first half of the test digits; each
 # image goes through the network once. ``near_best_percentiles_`` are the candidates
 # within one standard error of the best: the choice among them is a matter of chance.
 
@@ -58,11 +58,10 @@ for kind in kinds:
     )
 
 # %%
-# What it is worth
-# ----------------
-# The same percentiles on OOD images that took no part, against the other half of the
-# digits. To draw these curves we look at all of them, which is fine for understanding
-# and would be cheating for choosing.
+# On real OOD images ------------------
+# We evaluate the same percentiles on OOD images that were not used so far, against the
+# other half of the digits. To draw these curves we look at all of them. This helps to
+# understand the method, but a percentile must not be chosen in this way.
 
 extractor = pipeline[:-1].fit(digits.X_test)
 F_fit = extractor.transform(digits.X_test[::2])
@@ -96,7 +95,7 @@ right.legend(fontsize="small")
 plt.show()
 
 # %%
-# **What to see:** the further a surrogate is from digits, the harder the clip that it
-# asks for. Noise asks for 60, which letters and held-out digits pay for; scrambled
-# phases for 70, near the best for photographs and not far from it for the others;
-# mixtures of digits for 85. No surrogate is the OOD data that will come.
+# **What to see:** the further a surrogate is from digits, the lower the percentile that
+# it chooses. Noise chooses 60, which is bad for letters and held-out digits. Scrambled
+# phases choose 70, near the best for photographs and not far from it for the others.
+# Mixtures of digits choose 85. No surrogate is the same as real OOD data.

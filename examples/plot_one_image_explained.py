@@ -9,9 +9,9 @@ look at which units were clipped and what each of them contributed to the drop.
 # %%
 # The image
 # ---------
-# A photograph that would pass for a digit: with the same threshold rule, a detector
-# without the clip accepts it, and one with the clip rejects it. Of all of these, the
-# one that the clip makes look the least like a digit.
+# We choose a photograph that a detector without the clip accepts, and a detector with
+# the clip and the same rule for its threshold rejects. Of all such photographs, we take
+# the one with the lowest score with the clip.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,7 +43,7 @@ print(f"decision_function with the clip {detector.decision_function(image)[0]:+.
 # The units
 # ---------
 # The contributions add up to the drop. A clipped unit with a negative weight for the
-# likely classes raises the energy, so that its bar points the other way.
+# likely classes raises the energy, so its bar has the opposite direction.
 
 fig, (left, right) = plt.subplots(
     1, 2, figsize=(9, 4.4), layout="constrained", width_ratios=[1, 2.2]
@@ -56,8 +56,7 @@ plt.show()
 # %%
 # Not only this image
 # -------------------
-# On photographs, some units are activated far beyond what digits do to them. Those are
-# what the clip takes.
+# Photographs activate some units far more than digits do. The clip limits these units.
 
 images = np.concatenate([digits.X_test, photos])
 y = np.repeat([1, -1], [len(digits.X_test), len(photos)])
@@ -65,11 +64,11 @@ ActivationProfileDisplay.from_estimator(detector, images, y)
 plt.show()
 
 # %%
-# And the images at both ends of the scale, of all that were seen here.
+# Last, the images with the lowest and the highest scores, of all that were used here.
 
 ContactSheetDisplay.from_estimator(detector, images)
 plt.show()
 
 # %%
-# **What to see:** a handful of units makes most of the drop; they are units that
-# photographs activate beyond the clip again and again.
+# **What to see:** a few units cause most of the drop. They are units that photographs
+# often activate beyond the clip.

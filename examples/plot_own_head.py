@@ -2,16 +2,16 @@
 Heads from scikit-learn
 =======================
 
-ReAct needs features and a linear head that turns them into logits. The head need not
-be the network's own: any scikit-learn classifier with ``coef_`` serves, on features
-of a network or on a plain table. The table also shows what ReAct cannot do.
+ReAct needs features and a linear head that turns them into logits. The head need not be
+the network's own: any scikit-learn classifier with ``coef_`` can be used, on features
+of a network or on a plain table. The table also shows a limit of ReAct.
 """
 
 # %%
 # A head trained on features
 # --------------------------
-# A common case: the backbone is frozen and a logistic regression does the
-# classification. Images go through the network once.
+# A common case: the backbone is frozen and a logistic regression is the classifier.
+# Images go through the network once.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,14 +34,14 @@ F_ood = {name: extractor.transform(images) for name, images in digits.ood.items(
 
 # %%
 # A classifier that is fitted already is wrapped in ``FrozenEstimator``. Without it,
-# ``clone`` and ``GridSearchCV`` would hand over an unfitted copy.
+# ``clone`` and ``GridSearchCV`` would return an unfitted copy.
 
 classifier = LogisticRegression(max_iter=1000).fit(F_train, digits.y_train)
 frozen = ReActDetector(FrozenEstimator(classifier), percentile=90).fit(F_train)
 
 # %%
 # A classifier that is not fitted is trained inside ``fit``, on the class labels in
-# ``y``. Rows labelled -1 are out-of-distribution and left out of everything.
+# ``y``. Rows labelled -1 are out-of-distribution and are not used at all.
 
 trained = ReActDetector(LogisticRegression(max_iter=1000), percentile=90)
 trained.fit(F_train, digits.y_train)
@@ -49,7 +49,8 @@ print("the same weights:", np.allclose(trained.coef_, frozen.coef_))
 print(f"class accuracy: {np.mean(trained.predict_class(F_test) == digits.y_test):.3f}")
 
 # %%
-# AUROC, a fraction, without and with the clip; the network's own head for comparison.
+# We compute AUROC, a fraction, without and with the clip, also for the network's own
+# head.
 
 heads = {"network's head": extractor.head_, "logistic regression": frozen.head}
 
@@ -84,18 +85,18 @@ fig.legend(axes[0].lines[1:3], ["Energy", "ReAct"], loc="outside upper center", 
 plt.show()
 
 # %%
-# The retrained head behaves like the network's own: photographs, letters and symbols
-# gain, and the held-out digits do not.
+# The retrained head behaves like the network's own: the clip helps on photographs,
+# letters and symbols, and not on the held-out digits.
 #
 # A plain table
 # -------------
-# Chemical measurements of wines from three growers. The wrong rows are test rows in
-# which one measurement, picked at random, is ten times too large, as after a mix-up of
-# units. A linear model takes the slip for strong evidence.
+# The table holds chemical measurements of wines from three growers. The wrong rows are
+# test rows in which one measurement, picked at random, is ten times too large, as with
+# a wrong unit. A linear model takes this error for strong evidence.
 #
-# The columns are standardised, hence signed, so the clip has two sides and each column
-# has its own. All percentiles are in percent. An isolation forest, which needs no head,
-# is there for comparison.
+# The columns are standardised, hence signed, so we clip from both sides and each column
+# at its own values. All percentiles are in percent. An isolation forest, which needs no
+# head, is included for comparison.
 
 X, y = load_wine(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
@@ -150,5 +151,5 @@ plt.show()
 
 # %%
 # **What to see:** without a clip the wrong rows look more in-distribution than right
-# ones (AUROC far below 0.5); clipping removes that false confidence, but an AUROC near
-# 0.5 is chance, and the isolation forest, which models the table itself, does better.
+# ones (AUROC far below 0.5). Clipping removes this false confidence, but an AUROC near
+# 0.5 is chance. The isolation forest, which models the table itself, is better.
