@@ -3,16 +3,15 @@ False alarms with a guarantee
 =============================
 
 A threshold at the 5th percentile of the training scores *should* reject about 5 % of
-new in-distribution (ID) images. Conformal p-values make a promise of it: whatever the
-detector, and however few images calibrate it.
+new in-distribution (ID) images, but this is not certain. Conformal p-values guarantee
+it, for any detector and any number of images used for calibration.
 """
 
 # %%
-# A detector and what calibrates it
-# ---------------------------------
+# A detector and its calibration ------------------------------
 # ``ConformalDetector`` wraps any outlier detector. It holds out half of the ID images
-# that it is fitted on, and compares new scores with theirs. An image's p-value is the
-# share of held-out images, itself included, that look no more in-distribution.
+# that it is fitted on, and compares new scores with theirs. The p-value of an image is
+# the share of held-out images, itself included, that do not look more in-distribution.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,9 +32,9 @@ print(f"false alarms on new digits: {np.mean(detector.predict(X_new) == -1):.3f}
 # %%
 # What a p-value says
 # -------------------
-# Of ID images, a share of at most x has a p-value of x or less, for every x at once:
-# their curve is the diagonal, up to chance. OOD images pile up at small p-values, the
-# more, the easier they are to tell.
+# For every x, a share of at most x of the ID images has a p-value of x or less. So
+# their curve is the diagonal, up to chance. OOD images have small p-values; the easier
+# they are to detect, the smaller.
 
 fig, ax = plt.subplots(figsize=(7, 4.6), layout="constrained")
 grid = np.linspace(0, 1, 201)
@@ -65,10 +64,10 @@ plt.show()
 # %%
 # Many at once
 # ------------
-# Who looks at a batch may rather bound the share of false alarms *among the alarms*,
-# the false discovery rate. ``predict_fdr`` does, by the procedure of Benjamini and
-# Hochberg. It needs small p-values, and the smallest is one over the number of images
-# that calibrate, plus one. So none of them is spent on fitting: this detector was
+# For a batch, you may want to limit the share of false alarms *among the alarms*, the
+# false discovery rate. ``predict_fdr`` does this, by the procedure of Benjamini and
+# Hochberg. It needs small p-values, and the smallest is one over the number of
+# calibration images plus one. So none of them is used for fitting: this detector was
 # fitted on the network's training images, and all others calibrate.
 
 fitted = make_react_pipeline(digits_classifier, percentile=85).fit(digits.X_train)
@@ -86,6 +85,6 @@ for name, labels in {
     )
 
 # %%
-# **What to see:** the curve of new digits hugs the diagonal, so the promise is kept
-# at every level; the curves of other images rise above it, and the height above the
-# diagonal is what the detector is good for.
+# **What to see:** the curve of new digits is close to the diagonal, so the guarantee
+# holds at every level. The curves of other images are above it; the higher, the better
+# the detector.

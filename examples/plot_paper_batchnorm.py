@@ -2,11 +2,11 @@
 Where the spikes come from: batch normalisation
 ===============================================
 
-The paper's explanation of the high activations on OOD images: batch normalisation uses
-the mean and variance of the training images, and on other images these are wrong. If
-so, the spikes must vanish when the OOD images are normalised by their own statistics.
-No detector could do that, as it would have to know which images are OOD; but it can be
-tried.
+The paper explains the high activations on OOD images in this way: batch normalisation
+uses the mean and variance of the training images, and these are wrong for other images.
+If this is true, the spikes must vanish when the OOD images are normalised by their own
+statistics. No detector could do that, because it would have to know which images are
+OOD, but we can do it as an experiment.
 """
 
 # %%
@@ -64,6 +64,6 @@ for title, H in zip(titles, (H_ood, H_own), strict=True):
 
 # %%
 # **What to see:** with their own statistics the photographs look like digits to every
-# unit, without spikes, and Energy without any clip tells them apart far better. So the
+# unit, without spikes, and Energy without any clip detects them far better. So the
 # explanation holds for this network. It is not the only cause: networks without batch
 # normalisation have spikes too, as the next examples show.

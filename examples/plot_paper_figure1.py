@@ -2,10 +2,11 @@
 Figure 1 of the paper, for any model
 ====================================
 
-The first figure of the ReAct paper shows why clipping works: scores of in-distribution
-(ID) and out-of-distribution (OOD) images overlap, the OOD images have a few units that
-are far too active, and with these clipped, the scores part. Here it is for a detector
-of your own: only the first lines know of the digits.
+The first figure of the ReAct paper shows why clipping works. The scores of
+in-distribution (ID) and out-of-distribution (OOD) images overlap, and OOD images
+activate a few units far too much. If these activations are clipped, the scores overlap
+less. This script draws the figure for any detector: only the first lines are about
+digits.
 """
 
 # %%
@@ -50,5 +51,5 @@ plt.show()
 
 # %%
 # **What to see:** in the middle, the mean of the ID images is nearly the same for all
-# units, that of the photographs has spikes. Clipping lowers all scores and narrows both
-# distributions, and fewer photographs reach those of the digits.
+# units, and that of the photographs has spikes. Clipping lowers all scores and narrows
+# both distributions, and fewer photographs score as high as the digits.

@@ -2,9 +2,9 @@
 Clipping after earlier layers
 =============================
 
-Why clip in front of the head, and not after the first convolution? The paper tries each
-block of a network and finds the last best. ``clip_layer`` makes an extractor that clips
-after any layer of a model, at a percentile of that layer's own activations.
+Why clip before the head, and not after the first convolution? The paper tries each
+block of a network and finds the last one best. ``clip_layer`` makes an extractor that
+clips after any layer of a model, at a percentile of that layer's own activations.
 """
 
 # %%
@@ -64,7 +64,7 @@ ax.set_title("FPR at 95 % TPR, %, with one clip at the 90th percentile")
 plt.show()
 
 # %%
-# **What to see:** read the last column from the top: a clip after the first or the
-# second ReLU does harm, after the last one it helps a little, and before the head most,
-# as in the paper. After the last ReLU each pixel is clipped, before the head the
-# average over pixels: not the same.
+# **What to see:** read the last column from the top. A clip after the first or the
+# second ReLU does harm, one after the last ReLU helps a little, and one before the head
+# helps most, as in the paper. The last two differ: after the last ReLU each pixel is
+# clipped, before the head the average over pixels.

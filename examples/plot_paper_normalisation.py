@@ -2,9 +2,9 @@
 Networks with other normalisation
 =================================
 
-If wrong statistics of batch normalisation are the cause, is ReAct of use to networks
-with group or weight normalisation? The paper says yes. We train three small networks on
-the digits, which differ in nothing else.
+If wrong statistics of batch normalisation are the cause, does ReAct help networks with
+group or weight normalisation? The paper says yes. We train small networks on the digits
+that differ only in their normalisation, three of each kind.
 """
 
 # %%
@@ -99,6 +99,6 @@ ax.grid(axis="y", color="0.93")
 plt.show()
 
 # %%
-# **What to see:** the direction and length of the arrows, which differ between seeds as
-# much as between kinds of networks. With networks this small, one training proves
-# nothing; the guide has the same comparison on Fashion-MNIST.
+# **What to see:** the direction and length of the arrows differ between seeds as much
+# as between kinds of networks. With networks this small, one training run proves
+# nothing. The user guide has the same comparison on Fashion-MNIST.

@@ -2,17 +2,17 @@
 The percentile, from 10 to 100
 ==============================
 
-The paper clips at the 90th percentile, and finds that results are good in a wide range
-around it, that they collapse at low percentiles, and that the accuracy on ID images
-falls with the percentile, if classes are taken from clipped activations too.
+The paper clips at the 90th percentile. It finds that results are good in a wide range
+around it, and that they collapse at low percentiles. It also finds that the accuracy on
+ID images falls with the percentile, if classes are taken from clipped activations too.
 """
 
 # %%
 # Measured
 # --------
-# Features are extracted once; every percentile costs one more fit on them. Below the
-# share of activations that are exactly 0, the clip would be 0 and all images the same:
-# then ``fit`` says so.
+# Features are extracted once; every percentile costs one more fit on them. If the
+# percentile is below the share of activations that are exactly 0, the clip would be 0
+# and all images would look the same; then ``fit`` raises an error.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -66,7 +66,7 @@ for percentile, (fpr, area, accuracy) in measured.items():
     )
 
 # %%
-# **What to see:** FPR95 has the shape of a U, wide and flat; from the right, the gain
-# comes as soon as the clip touches the spikes, and on the left everything is lost when
-# ordinary activations are clipped too. ``predict_class`` uses unclipped activations, so
-# that its accuracy does not depend on the percentile.
+# **What to see:** FPR95 has the shape of a wide, flat U. On the right, FPR95 falls as
+# soon as the clip reduces the spikes. On the left, detection fails, because ordinary
+# activations are clipped too. ``predict_class`` uses unclipped activations, so its
+# accuracy does not depend on the percentile.

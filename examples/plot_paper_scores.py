@@ -2,17 +2,16 @@
 ReAct with other scores
 =======================
 
-The clip comes before the score, so that it goes with any score of the logits. The paper
-shows that MSP, ODIN and Energy all gain. Here with one network and five kinds of OOD
-images; the command ``python -m reactood benchmark`` does the same for ImageNet and
-others.
+The clip comes before the score, so it can be used with any score of the logits. The
+paper shows that it improves MSP, ODIN and Energy. Here we use one network and five
+kinds of OOD images; the command ``python -m reactood benchmark`` does the same for
+ImageNet and others.
 """
 
 # %%
-# Eight detectors, one contract
-# -----------------------------
+# Eight detectors, used alike ---------------------------
 # ODIN moves each image a little towards its class, by the gradient through the network
-# with the clip in it, and so takes images; so do all pipelines.
+# with the clip. So it takes images, as all pipelines do.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -77,5 +76,5 @@ for (name, percentile), values in rows.items():
 
 # %%
 # **What to see:** on photographs, letters and symbols the clip lowers the share of
-# accepted OOD images for every score, and on the held-out digits for none: there the
-# paper's claim does not hold for this network.
+# accepted OOD images for every score. On the held-out digits it does so for no score:
+# there the paper's claim does not hold for this network.

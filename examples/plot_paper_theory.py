@@ -3,15 +3,15 @@ The theory, and whether your network follows it
 ===============================================
 
 The paper models a unit before its ReLU: normal on ID data, and skewed to the right on
-OOD data. Then a clip must take more from the OOD mean than from the ID mean. We draw
-the model, and then measure how far a network is like it.
+OOD data. In this model, a clip lowers the OOD mean more than the ID mean. We draw the
+model, and then measure how well a network agrees with it.
 """
 
 # %%
 # The model
 # ---------
-# The skew ``epsilon`` of the distribution is 0 for the normal one, and towards -1 for a
-# long right tail.
+# The skew ``epsilon`` of the distribution is 0 for the normal distribution, and close
+# to -1 for a long right tail.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,7 +45,8 @@ plt.show()
 # The measurement
 # ---------------
 # For each unit the three parameters are fitted to its activations, on ID and on OOD
-# images; a point on the diagonal is a unit whose reduction the model predicts.
+# images. A point on the diagonal is a unit whose reduction the model predicts
+# correctly.
 
 digits = load_digits_ood()
 extractor = TorchFeatureExtractor(digits_classifier)
@@ -62,8 +63,8 @@ for name, values in (("digits", H_id), ("photographs", H_ood)):
     print(f"The clip takes {taken:.3f} from the mean activation on {name}.")
 
 # %%
-# **What to see:** on photographs the model predicts what the clip takes from each unit;
-# on digits it predicts too little. Averaged over units, this clip takes more from
-# digits than from photographs: the paper's remark that OOD activations are reduced more
-# does not hold for this network as a whole. The clip helps all the same, as it takes
-# most from the few highest units of the photographs.
+# **What to see:** on photographs the model predicts the reduction of each unit; on
+# digits it predicts too little. Averaged over units, this clip reduces digits more than
+# photographs: the paper's remark that OOD activations are reduced more does not hold
+# for this network as a whole. The clip still helps, because it reduces the few highest
+# units of the photographs most.

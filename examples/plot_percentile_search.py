@@ -2,17 +2,17 @@
 Percentile search by cross-validation
 =====================================
 
-The percentile is ReAct's only real parameter. Images go through the network once;
-then ``GridSearchCV`` tries percentiles on the features, which costs next to nothing.
-The search needs some OOD data to compare the candidates. That data chose the
-percentile, so the results are reported on *other* OOD data.
+The percentile is ReAct's only important parameter. Images go through the network once;
+then ``GridSearchCV`` tries percentiles on the features, which takes little time. The
+search needs some OOD data to compare the candidates. That data chose the percentile, so
+the results are reported on *other* OOD data.
 """
 
 # %%
 # Features, once
 # --------------
-# Three groups of images, and no image is in two of them: ID images and one OOD set for
-# the search; ID images for the report; the other OOD sets for the report.
+# There are three groups of images, and no image is in two of them: ID images and one
+# OOD set for the search; ID images for the report; the other OOD sets for the report.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +29,7 @@ F_report = extractor.transform(digits.X_test[1::2])
 F_ood = {name: extractor.transform(images) for name, images in digits.ood.items()}
 
 # %%
-# The ReAct paper chose its percentile on images of Gaussian noise, which anybody can
+# The ReAct paper chose its percentile on images of Gaussian noise, which everyone can
 # make. Noise is our second candidate.
 
 noise = np.random.default_rng(0).normal(size=(400, 1, 8, 8)).astype(np.float32)
@@ -38,11 +38,12 @@ F_noise = extractor.transform(noise)
 # %%
 # The search
 # ----------
-# Labels are 1 for ID and -1 for OOD. ``fit`` leaves rows labelled -1 out, so every fit
-# of the search learns from ID rows alone, the last one on all the data too. The folds
-# are shuffled and stratified, so that each holds both kinds.
+# Labels are 1 for ID and -1 for OOD. ``fit`` leaves out rows labelled -1, so every fit
+# of the search learns from ID rows only, also the last one on all the data. The folds
+# are shuffled and stratified, so each holds both kinds.
 #
-# Percentiles are in percent. None means no clipping: if that wins, ReAct is no help.
+# Percentiles are in percent. None means no clipping: if None is best, ReAct does not
+# help.
 
 percentiles = [50, 60, 65, 70, 75, 80, 85, 90, 95, 99, None]
 chosen = {}
@@ -65,13 +66,14 @@ for name, F_validation in {
     )
 
 # %%
-# Noise is so easy for this network that many percentiles are about perfect, and the
-# first of the best wins: a validation set should be about as hard as what is to come.
+# Noise is so easy for this network that many percentiles are almost perfect, and the
+# search takes the first of the best. A validation set should be about as hard as the
+# future data.
 #
 # The report
 # ----------
-# On digits and OOD sets that took no part in the choice. AUROC is a fraction; 1 is
-# perfect and 0.5 is chance.
+# The report uses digits and OOD sets that had no part in the choice. AUROC is a
+# fraction; 1 is perfect and 0.5 is chance.
 
 
 def auroc(detector, features):
@@ -96,8 +98,8 @@ for name in report:
 
 # %%
 # The curves behind these numbers: each point is a detector fitted on the same ID rows.
-# To draw them we look at the report's sets at every percentile, which is fine for
-# understanding and would be cheating for choosing.
+# To draw them we look at the report's sets at every percentile. This helps to
+# understand the method, but a percentile must not be chosen in this way.
 
 grid = [50, 55, 60, 65, 70, 75, 80, 85, 90, 92.5, 95, 97.5, 99, 100]
 fitted = [ReActDetector(extractor.head_, percentile=p).fit(F_search) for p in grid]
@@ -129,6 +131,7 @@ fig.legend(loc="outside right upper")
 plt.show()
 
 # %%
-# **What to see:** photographs, letters and symbols gain from a clip well below the
-# maximum, the held-out digits only lose, and both searches, which saw nothing like a
-# digit, settled on a percentile at which the held-out digits pay for the others.
+# **What to see:** a clip well below the maximum helps on photographs, letters and
+# symbols, and only does harm on the held-out digits. Both searches, which used nothing
+# like a digit, chose a percentile that is good for the others and bad for the held-out
+# digits.
