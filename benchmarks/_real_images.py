@@ -10,7 +10,7 @@ NEEDED = "mobilenet_v2.py", "imagenet-sample", "textures"
 
 
 def arguments(doc):
-    """Return a parser of what all of these benchmarks take."""
+    """Return a parser of the arguments that all of these benchmarks take."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder; default: $REACTOOD_DATA")
     parser.add_argument("--threads", type=int, help="of NumPy and torch")
@@ -18,7 +18,7 @@ def arguments(doc):
 
 
 def find_folder(options):
-    """Return the folder, or None where something is missing, which is printed."""
+    """Return the folder, or print what is missing and return None."""
     folder = options.data or Path(os.environ.get("REACTOOD_DATA") or DEFAULT)
     missing = [name for name in NEEDED if not (folder / name).exists()]
     if not missing:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timing, peak memory, tables, the machine's name."""
+"""Shared by the benchmarks: fair timing, peak memory, tables, the machine's name."""
 
 import importlib.metadata
 import multiprocessing
@@ -20,9 +20,9 @@ def interleave(functions, repeats):
     """Return the median seconds of each function, by name, and how noisy they are.
 
     Every repeat runs all functions once, in a new random order, so that a machine that
-    slows down for a while slows all of them. A first round is not counted. The noise
-    is the slowest over the fastest run of one function, at its worst: well above 1.5
-    other work disturbed the run, and its ratios mean little.
+    slows down for a while slows all of them. A first round is not counted. The noise is
+    the largest ratio of the slowest to the fastest run of one function. If it is well
+    above 1.5, other work disturbed the run, and its ratios mean little.
     """
     order = random.Random(0)
     seconds = {name: [] for name in functions}
@@ -37,21 +37,21 @@ def interleave(functions, repeats):
 
 
 def limit_threads(threads):
-    """Use so many threads in NumPy and torch; None leaves both as they are."""
+    """Use this many threads in NumPy and torch; None leaves both as they are."""
     if threads is not None:
         torch.set_num_threads(threads)
         threadpool_limits(threads)
 
 
 def peak_extra_bytes(build, call, *args):
-    """Return how far ``call(*build(*args))`` lifts peak memory, in bytes.
+    """Return how much ``call(*build(*args))`` raises peak memory, in bytes.
 
     A fresh process builds the inputs, notes its resident memory, resets the kernel's
     high-water mark of it (VmHWM, so that nothing is missed between samples) and makes
-    the call. The number is that mark less the note. It counts the result of the call,
-    and every page of a library that the call is the first to touch; pages of a memory
-    map that `build` reads count as inputs. Linux only: None elsewhere. Both functions
-    must be importable, as the process is spawned.
+    the call. The number is the mark minus the noted memory. It counts the result of the
+    call, and every page of a library that the call is the first to use; pages of a
+    memory map that `build` reads count as inputs. Linux only: None elsewhere. Both
+    functions must be importable, because the process is spawned.
     """
     if not Path("/proc/self/status").exists():
         return None

@@ -2,12 +2,12 @@
 
     python benchmarks/extraction.py                    # many minutes
     python benchmarks/extraction.py --models resnet50  # one model
-    python benchmarks/extraction.py --smoke            # seconds; nothing about speed
+    python benchmarks/extraction.py --smoke            # seconds; not about speed
 
 Random weights, 224 px, the same float arrays or the same JPEG files for all. Ratios are
-to a loop written by hand: eager torch, float32, `inference_mode`, the classifier's head
-taken off; from files with torchvision's own transform in a DataLoader. The loop runs
-with batches of 32, as most loops do, and of 8. "of peak" is the share of the operations
+to a loop written by hand: eager torch, float32, `inference_mode`, without the
+classifier's head; from files with torchvision's own transform in a DataLoader. The loop
+runs with batches of 32, as most loops do, and of 8. "of peak" is the share of the operations
 per second that the fastest convolution reaches by itself, in the same precision: the
 limit of what any engine could do.
 """
@@ -66,7 +66,7 @@ def make_arrays(n, size):
 
 
 def make_files(folder, n, width=500, height=375):
-    """Write JPEG files of the size of ImageNet's, smooth as photos are."""
+    """Write JPEG files of the size of ImageNet's, as smooth as photos."""
     rng = np.random.default_rng(0)
     paths = []
     for i in range(n):
@@ -80,7 +80,7 @@ def make_files(folder, n, width=500, height=375):
 
 
 class Files(Dataset):
-    """What a user writes: open, convert, transform."""
+    """The dataset that users write: open, convert, transform."""
 
     def __init__(self, paths, transform):
         self.paths, self.transform = paths, transform
@@ -106,7 +106,7 @@ def headless(name):
 
 @torch.inference_mode()
 def loop(network, batches):
-    """Extract features as everybody does."""
+    """Extract features as most users do."""
     return torch.cat([network(images) for images, _ in batches])
 
 
@@ -127,7 +127,7 @@ def ours(name, images, **parameters):
 
 
 def others(name, images):
-    """Return functions of other libraries, by name; those that are installed."""
+    """Return the functions of the installed other libraries, by name."""
     network, transform, linear = headless(name)
     loader = functools.partial(batches_of, images, transform, 32)
     functions = {}
@@ -183,7 +183,7 @@ def contestants(name, images, engines):
     return functions
 
 
-# What fresh processes build and call for the memory of each.
+# Fresh processes run these functions to measure the memory of each.
 
 
 def build_loop(name, n, size):

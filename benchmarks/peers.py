@@ -1,13 +1,13 @@
-"""ReAct by this package and by others: same weights, same images, one run.
+"""ReAct by this package and by others, with the same weights and images, in one run.
 
     python benchmarks/peers.py --data DIR --peers FOLDER [--install]
 
 The images are those of `imagenet_sample.py`: every second photo calibrates, the others
-are told from the textures. They are decoded and preprocessed once, so that only the
+are separated from the textures. They are decoded and preprocessed once, so that only the
 libraries differ. Each runs in a process of its own, several times, in turn; medians are
-printed. `--install` gives each peer an environment of its own below FOLDER, which takes
-torch, NumPy and all else that it can from this one. A peer that cannot be imported or
-fails is named with its error.
+printed. `--install` gives each peer an environment of its own below FOLDER, which uses
+torch, NumPy and all other packages that it can from this one. If a peer cannot be
+imported or fails, its error is printed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 
 PERCENTILE = 90
 TIMEOUT = 600  # seconds, for a library in a process
-PEERS = {  # what pip installs for each, beside what it depends on
+PEERS = {  # what pip installs for each, besides its dependencies
     "reactood": [],
     "OpenOOD's rule": [],
     "pytorch-ood, pooled": ["pytorch-ood==0.4.0"],
@@ -148,7 +148,7 @@ def run_worker(name, place, options):
 
 
 def work(name, place, batch):
-    """Fit and score with one library, and print what it took as JSON."""
+    """Fit and score with one library, and print time and memory as JSON."""
     import torch
     from _real_images import load_model
     from torch.utils.data import DataLoader, TensorDataset
@@ -163,7 +163,7 @@ def work(name, place, batch):
         return DataLoader(TensorDataset(tensor, classes), batch)
 
     given = sets if name == "reactood" else {k: loader(X) for k, X in sets.items()}
-    # From here on: the library, and what it needs.
+    # Memory from here on is that of the library and of what it needs.
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fit = LIBRARIES[name]
     start = time.perf_counter()

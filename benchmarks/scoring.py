@@ -1,7 +1,7 @@
 """Time and memory of percentiles, `fit` and `score_samples` against bare NumPy.
 
 python benchmarks/scoring.py            # 50,000 x 2,048 features, minutes
-python benchmarks/scoring.py --smoke    # seconds; says nothing about speed
+python benchmarks/scoring.py --smoke    # seconds; shows nothing about speed
 """
 
 import argparse
@@ -47,13 +47,13 @@ def make_head(n_features, n_classes):
 
 
 def numpy_fit(X, weight, bias):
-    """Do what `fit` does with whole-array NumPy and SciPy."""
+    """Compute what `fit` computes, in NumPy and SciPy on whole arrays."""
     clip = np.percentile(X, 90)
     scores = logsumexp(np.minimum(X, clip) @ weight.T + bias, axis=1)
     return clip, np.percentile(scores, 5)
 
 
-# What fresh processes build and call for the memory of each.
+# Fresh processes run these functions to measure the memory of each.
 
 
 def build_array(shape):
@@ -71,7 +71,7 @@ def build_fitted(shape):
 
 
 def build_memmap(shape, path):
-    """Return features on disk, read once so that their pages are there."""
+    """Return features on disk, read once so that their pages are in memory."""
     _, head = build_array((1, *shape[1:]))
     X = np.memmap(path, np.float32, "r", shape=shape[:2])
     X.max()

@@ -1,12 +1,12 @@
 """Seconds of a grid search over the percentile, from images, against one extraction.
 
     python benchmarks/search.py           # some minutes
-    python benchmarks/search.py --smoke   # seconds; nothing about speed
+    python benchmarks/search.py --smoke   # seconds; shows nothing about speed
 
 The search tries 7 percentiles with 5 folds and fits once more on all images: without a
-cache each image goes through the model 36 times. Each run starts with an empty
-cache, in the process that asks, with `n_jobs=1`, or in two fresh ones, with `n_jobs=2`,
-whose start counts. Hashing is timed alone and stated as a share of the extraction.
+cache each image goes through the model 36 times. Each run starts with an empty cache.
+With `n_jobs=1` it uses this process; with `n_jobs=2` it uses two new ones, and their
+start counts. Hashing is timed alone and stated as a share of the extraction.
 """
 
 import argparse
@@ -29,7 +29,7 @@ MOST_HASHING = 0.02
 
 
 def separation(pipeline, images, y=None):
-    """Score a fold: any number does."""
+    """Score a fold; the value does not matter."""
     return float(np.median(pipeline.decision_function(images)))
 
 

@@ -1,7 +1,7 @@
 """Seconds to choose the percentile: ReActDetectorCV against GridSearchCV.
 
     python benchmarks/selection.py           # some minutes
-    python benchmarks/selection.py --smoke   # seconds; nothing about speed
+    python benchmarks/selection.py --smoke   # seconds; shows nothing about speed
 
 Seven percentiles, five folds and the final fit, on features in memory, with heads of
 10 and of 1,000 classes. The choice and all scores are compared, too.

@@ -1,9 +1,9 @@
-"""How well each surrogate's choice of the percentile does on real OOD images.
+"""Results on real OOD images with the percentile that each surrogate chooses.
 
     python benchmarks/surrogates.py --data DIR
 
 The folder is that of `imagenet_sample.py`. Every second photo chooses a percentile by
-surrogates made of it; the other photos are told from the textures with that percentile.
+surrogates made of it; this percentile is used to separate the others from the textures.
 """
 
 import warnings
@@ -52,7 +52,7 @@ def main():
     for kind in (*IMAGE_KINDS, *(f"features: {kind}" for kind in FEATURE_KINDS)):
         of_features = kind.startswith("features: ")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that None is the best
+            warnings.simplefilter("ignore", UserWarning)  # None is best
             tuned = tune_percentile(
                 ReActDetector(head) if of_features else pipeline,
                 calibration if of_features else photos[::2],
