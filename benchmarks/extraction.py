@@ -7,9 +7,9 @@
 Random weights, 224 px, the same float arrays or the same JPEG files for all. Ratios are
 to a loop written by hand: eager torch, float32, `inference_mode`, without the
 classifier's head; from files with torchvision's own transform in a DataLoader. The loop
-runs with batches of 32, as most loops do, and of 8. "of peak" is the share of the operations
-per second that the fastest convolution reaches by itself, in the same precision: the
-limit of what any engine could do.
+runs with batches of 32, as most loops do, and of 8. "of peak" is the share of the
+operations per second that the fastest convolution reaches by itself, in the same
+precision: the limit of what any engine could do.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/peers.py --data DIR --peers FOLDER [--install]
 
 The images are those of `imagenet_sample.py`: every second photo calibrates, the others
-are separated from the textures. They are decoded and preprocessed once, so that only the
-libraries differ. Each runs in a process of its own, several times, in turn; medians are
+are separated from the textures. Images are decoded and preprocessed once, so that only
+the libraries differ. Each runs in its own process, several times, in turn; medians are
 printed. `--install` gives each peer an environment of its own below FOLDER, which uses
 torch, NumPy and all other packages that it can from this one. If a peer cannot be
 imported or fails, its error is printed.

@@ -68,7 +68,8 @@ ax.legend()
 plt.show()
 
 # %%
-# The scores on one set ---------------------
+# The scores on one set
+# ---------------------
 # Each number comes from two distributions of scores.
 
 detector = make_react_pipeline(digits_classifier, percentile=85).fit(X_fit)

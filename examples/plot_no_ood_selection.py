@@ -58,7 +58,8 @@ for kind in kinds:
     )
 
 # %%
-# On real OOD images ------------------
+# On real OOD images
+# ------------------
 # We evaluate the same percentiles on OOD images that were not used so far, against the
 # other half of the digits. To draw these curves we look at all of them. This helps to
 # understand the method, but a percentile must not be chosen in this way.

@@ -8,7 +8,8 @@ it, for any detector and any number of images used for calibration.
 """
 
 # %%
-# A detector and its calibration ------------------------------
+# A detector and its calibration
+# ------------------------------
 # ``ConformalDetector`` wraps any outlier detector. It holds out half of the ID images
 # that it is fitted on, and compares new scores with theirs. The p-value of an image is
 # the share of held-out images, itself included, that do not look more in-distribution.

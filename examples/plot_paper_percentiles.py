@@ -11,8 +11,8 @@ ID images falls with the percentile, if classes are taken from clipped activatio
 # Measured
 # --------
 # Features are extracted once; every percentile costs one more fit on them. If the
-# percentile is below the share of activations that are exactly 0, the clip would be 0
-# and all images would look the same; then ``fit`` raises an error.
+# percentile is below the share of activations that are exactly 0, the clip is 0 and all
+# images look the same; then ``fit`` raises an error.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -9,7 +9,8 @@ ImageNet and others.
 """
 
 # %%
-# Eight detectors, used alike ---------------------------
+# Eight detectors, used alike
+# ---------------------------
 # ODIN moves each image a little towards its class, by the gradient through the network
 # with the clip. So it takes images, as all pipelines do.
 
