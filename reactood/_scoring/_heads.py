@@ -154,6 +154,17 @@ def make_head(head, X, y=None, rows=None):
     return _sklearn_head(head, X, y, rows)
 
 
+def linear_head(head, X):
+    """Resolve the parameter ``head`` of a rule that needs weights, not logits alone."""
+    made = make_head(head, X)
+    if not isinstance(made, LinearHead):
+        raise ValueError(
+            f"head={head!r} is not linear; expected (weight, bias), torch.nn.Linear or "
+            "a scikit-learn classifier with coef_, as the rule needs its weights."
+        )
+    return made
+
+
 def _is_recipe(head):
     """Return whether ``head`` is a function without arguments that makes the head."""
     return (

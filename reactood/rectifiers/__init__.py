@@ -6,6 +6,6 @@ a pipeline before a :class:`~reactood.ReActDetector` with ``percentile=None``.
 
 from reactood.rectifiers._clipping import BATS, VRAP, BFAct
 from reactood.rectifiers._dice import DICE
-from reactood.rectifiers._scaling import ASH, SCALE
+from reactood.rectifiers._scaling import ASH, LTS, SCALE
 
-__all__ = ["ASH", "BATS", "DICE", "SCALE", "VRAP", "BFAct"]
+__all__ = ["ASH", "BATS", "DICE", "LTS", "SCALE", "VRAP", "BFAct"]

@@ -7,7 +7,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
 )
 
-from reactood._scoring._heads import LinearHead, make_head
+from reactood._scoring._heads import linear_head
 from reactood.rectifiers._base import PERCENT, BaseRectifier
 
 
@@ -74,13 +74,7 @@ class DICE(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
         self.percentile = percentile
 
     def _learn(self, X):
-        head = make_head(self.head, X)
-        if not isinstance(head, LinearHead):
-            raise ValueError(
-                f"head={self.head!r} is not linear; expected (weight, bias), "
-                "torch.nn.Linear or a scikit-learn classifier with coef_, because DICE "
-                "sets weights to 0."
-            )
+        head = linear_head(self.head, X)
         contribution = head.weight * X.mean(axis=0, dtype=np.float64)
         kept = contribution > np.percentile(contribution, self.percentile)
         self.weight_, self.bias_ = np.where(kept, head.weight, 0), head.bias

@@ -1,12 +1,14 @@
-"""Rules that scale each sample by its highest activations: ASH and SCALE."""
+"""Rules that scale each sample by its highest activations: ASH, SCALE and LTS."""
 
 from typing import ClassVar
 
 import numpy as np
 from sklearn.base import (
+    ClassNamePrefixFeaturesOutMixin,
     OneToOneFeatureMixin,
 )
 
+from reactood._scoring._heads import linear_head
 from reactood._utils._sklearn import StrOptions
 from reactood.rectifiers._base import PERCENT, BaseRectifier
 
@@ -104,6 +106,7 @@ class SCALE(OneToOneFeatureMixin, BaseRectifier):
     See Also
     --------
     ASH : With `kind="s"`, scales in the same way and sets low activations to 0.
+    LTS : Scales the logits and not the features.
 
     References
     ----------
@@ -133,6 +136,85 @@ class SCALE(OneToOneFeatureMixin, BaseRectifier):
         return X * _growth(X, np.take_along_axis(X, kept, axis=1))
 
 
+class LTS(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
+    """Logits times `(sum of all / sum of the highest activations) ** 2`: logit scaling.
+
+    The rule of LTS [1]_. The head is applied to the features as they are, and its
+    logits are scaled, bias included, so that the predicted class stays the same. What
+    comes out are logits, for a detector with `head=None`. Nothing is learned, which
+    makes it the clip's nearest rival.
+
+    Parameters
+    ----------
+    head : linear head
+        `(weight, bias)`, a :class:`torch.nn.Linear`, a fitted scikit-learn classifier
+        with `coef_`, or a function without arguments that returns one of these.
+
+    percentile : float, default=95.0
+        The share of the activations of a sample that is left out of the second sum, in
+        percent: with 95, the highest 5 % count.
+
+    allow_signed : bool, default=False
+        Whether to take negative features too. They count as 0 in the sums, as in the
+        authors' code.
+
+    Attributes
+    ----------
+    weight_ : ndarray of shape (n_classes, n_features)
+        The weights of the head.
+
+    bias_ : ndarray of shape (n_classes,)
+        Its bias.
+
+    n_features_in_ : int
+        Number of units.
+
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, if `X` had them.
+
+    See Also
+    --------
+    SCALE : Scales the features, by an exponential.
+    reactood.ReActDetector : Scores the logits, with `percentile=None`.
+
+    References
+    ----------
+    .. [1] A. Djurisic, R. Liu, M. Nikolic, "Logit Scaling for Out-of-Distribution
+       Detection", 2024, :arxiv:`2409.01175`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from reactood.rectifiers import LTS
+    >>> X, head = np.array([[1.0, 4.0, 2.0, 3.0]]), (np.eye(2, 4), np.zeros(2))
+    >>> bool(np.allclose(LTS(head, 75).fit_transform(X), [[1 * 2.5**2, 4 * 2.5**2]]))
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "head": "no_validation",
+        "percentile": [PERCENT],
+        "allow_signed": ["boolean"],
+    }
+
+    def __init__(self, head=None, percentile=95.0, *, allow_signed=False):
+        self.head = head
+        self.percentile = percentile
+        self.allow_signed = allow_signed
+
+    def _learn(self, X):
+        head = linear_head(self.head, X)
+        self.weight_, self.bias_ = head.weight, head.bias
+        self._n_features_out = len(self.bias_)
+
+    def _shape(self, X):
+        active = np.maximum(X, 0)
+        kept = _highest(active, self.percentile)
+        ratio = _ratio(active, np.take_along_axis(active, kept, axis=1))
+        logits = X @ self.weight_.T.astype(X.dtype) + self.bias_.astype(X.dtype)
+        return logits * ratio**2
+
+
 def _highest(X, percentile):
     """Return the indices of the highest activations of each sample."""
     n = X.shape[1]
@@ -142,6 +224,12 @@ def _highest(X, percentile):
 
 def _growth(X, kept):
     """Return exp(sum of all / sum of kept) for each sample; 1 where all are 0."""
+    silent = kept.sum(axis=1, keepdims=True) == 0
+    return np.where(silent, 1, np.exp(_ratio(X, kept)))
+
+
+def _ratio(X, kept):
+    """Return sum of all / sum of kept for each sample; 1 where the kept are 0."""
     of_all, of_kept = (values.sum(axis=1, keepdims=True) for values in (X, kept))
     silent = of_kept == 0
-    return np.where(silent, 1, np.exp(of_all / np.where(silent, 1, of_kept)))
+    return np.where(silent, 1, of_all / np.where(silent, 1, of_kept))

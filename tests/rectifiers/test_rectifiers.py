@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from reactood import ReActDetector
 from reactood.model_selection import OODSplit
-from reactood.rectifiers import ASH, BATS, DICE, SCALE, VRAP, BFAct
+from reactood.rectifiers import ASH, BATS, DICE, LTS, SCALE, VRAP, BFAct
 
 RULES = [BATS(), VRAP(), BFAct(), ASH(), ASH(kind="p"), ASH(kind="b"), SCALE()]
 ASSUME_POSITIVE = [VRAP, BFAct, ASH, SCALE]
@@ -198,3 +198,40 @@ def test_errors(rule, message, X):
     X[:20] = 0
     with pytest.raises(ValueError, match=message):
         rule.fit(X)
+
+
+@pytest.mark.parametrize("percentile", [50, 90, 99.9])
+def test_lts(X, head, percentile):
+    weight, bias = head
+    found = LTS(head, percentile).fit(X).transform(X)
+    for row, sample in enumerate(X):
+        n_kept = max(1, 11 - round(11 * percentile / 100))
+        ratio = sum(sample) / sum(sorted(sample)[-n_kept:])
+        expected = [
+            ratio**2 * (sample @ w + b) for w, b in zip(weight, bias, strict=True)
+        ]
+        np.testing.assert_allclose(found[row], expected)
+
+
+def test_lts_counts_negative_features_as_silent(head):
+    X = np.array([[-1.0, 3, 1, *[-2.0] * 8], [-1.0, -3, -1, *[-2.0] * 8]])
+    rule = LTS(head, 90, allow_signed=True).fit(X)
+    logits = X @ head[0].T + head[1]
+    np.testing.assert_allclose(rule.transform(X)[0], (4 / 3) ** 2 * logits[0])
+    np.testing.assert_allclose(rule.transform(X)[1], logits[1])
+    with pytest.raises(ValueError, match="Negative values in data passed to LTS"):
+        LTS(head).fit(X)
+
+
+def test_lts_in_a_pipeline_names_logits(X, head):
+    detector = make_pipeline(LTS(head), ReActDetector(percentile=None)).fit(X)
+    assert detector[0].get_feature_names_out().tolist() == [
+        "lts0",
+        "lts1",
+        "lts2",
+        "lts3",
+    ]
+    expected = logsumexp(detector[0].transform(X), axis=1)
+    np.testing.assert_allclose(detector.score_samples(X), expected)
+    with pytest.raises(ValueError, match="head=None is not linear; expected"):
+        LTS().fit(X)

@@ -1,0 +1,81 @@
+"""The base class of detectors on features: validation, OOD rows, the threshold."""
+
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from reactood._scoring._blocks import rows_per_block, take_rows
+from reactood._scoring._scores import check_spread
+from reactood._utils._estimators import FractionHints, ThresholdMixin, as_a_whole
+from reactood._utils._labels import id_rows
+from reactood._utils._sklearn import Interval, _fit_context
+
+FLOATS = np.float64, np.float32
+
+
+class BaseFeatureDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstimator):
+    """Validates and decides; a rule is in ``_learn`` and ``_score``."""
+
+    _parameter_constraints: ClassVar[dict] = {
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+    }
+
+    contamination: float
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    @as_a_whole
+    def fit(self, X, y=None):
+        """Learn from in-distribution features, and learn the decision threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        y : array-like of shape (n_samples,), default=None
+            Rows where `y` is -1 are out-of-distribution and left out.
+
+        Returns
+        -------
+        self : object
+            The fitted detector.
+        """
+        X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
+        _, rows = id_rows(y, X)
+        X = take_rows(X, rows)
+        scores = self._learn(X)
+        check_spread(scores, X)
+        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+        return self
+
+    def score_samples(self, X):
+        """Score features: the higher, the more in-distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Of float64.
+        """
+        check_is_fitted(self)
+        return self._scores(validate_data(self, X, dtype=FLOATS, reset=False))
+
+    def _learn(self, X):
+        """Learn, and return the scores of the rows."""
+        raise NotImplementedError
+
+    def _score(self, X):
+        """Return the scores of one block of rows."""
+        raise NotImplementedError
+
+    def _scores(self, X):
+        blocks = gen_batches(len(X), rows_per_block(X.shape[1]))
+        return np.concatenate([self._score(X[rows]) for rows in blocks]).astype(float)
