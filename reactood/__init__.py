@@ -38,6 +38,7 @@ _MODULES = {
     "model_selection",
     "pipeline",
     "rectifiers",
+    "scores",
     "theory",
 }
 

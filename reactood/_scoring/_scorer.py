@@ -12,11 +12,11 @@ from reactood._scoring._blocks import (
 )
 from reactood._scoring._clip import Clip
 from reactood._scoring._scores import (
-    SCORES,
-    check_result,
     check_scores,
     check_spread,
     common_part,
+    score_of,
+    several_scores,
     threshold_of,
 )
 from reactood._utils._ambient import without_autocast
@@ -65,10 +65,7 @@ class Scorer:
 
     def scores(self, X, clips, rows=None):
         """Return an array of float64 scores for each clip."""
-        function = self.score_function
-        if not callable(function):
-            named, temperature = SCORES[function], self.temperature
-            function = lambda logits: named(logits, temperature)
+        function = score_of(self.score_function, self.temperature)
         results, unknown = self._map_logits(X, clips, function, rows)
         results = [scores.double().numpy() for scores in results]
         for scores in results:
@@ -78,6 +75,41 @@ class Scorer:
             if unknown is not None:
                 scores[unknown] = np.nan
         return results
+
+    def scores_of_reduced(self, X, clips, scores, kept, rows=None):
+        """Return several scores of heads that have lost some of the classes.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, n_features)
+            Features, all finite.
+        clips : list of Clip
+            The clips; the head is applied once for each.
+        scores : list of (score_function, temperature)
+            Each a name in ``SCORES`` or a function of logits, and a temperature.
+        kept : bool array of shape (n_heads, n_classes)
+            The classes that each reduced head has.
+        rows : bool array of shape (n_samples,), default=None
+            The rows that count.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_clips, n_heads, n_scores, n_rows)
+            Of float64.
+        """
+        columns = [torch.from_numpy(np.flatnonzero(some)) for some in kept]
+
+        def of_all(logits):
+            mean, results = logits.mean(dim=1), []
+            for some in columns:
+                reduced = logits.index_select(1, some.to(logits.device))
+                results += several_scores(reduced, scores, mean)
+            return torch.stack([score.double() for score in results], dim=1)
+
+        results, _ = self._map_logits(X, clips, of_all, rows)
+        shape = len(results[0]), len(columns), len(scores)
+        stacked = [result.numpy().reshape(shape) for result in results]
+        return np.moveaxis(np.stack(stacked), 1, -1)
 
     def threshold(self, X, scores, share):
         """Return the score of ``X`` that a share of the rows is below.
@@ -89,10 +121,14 @@ class Scorer:
         check_spread(scores, X, common)
         return threshold_of(scores, share, X, common)
 
+    def decisions(self, X, rows=None):
+        """Return the index of each row's largest unclipped logit; of NaN, as if 0."""
+        (best,), _ = self._map_logits(X, [Clip()], lambda z: z.argmax(1), rows)
+        return best.numpy()
+
     def classes(self, X):
         """Return the class of each row by its unclipped logits; of NaN, as if 0."""
-        (best,), _ = self._map_logits(X, [Clip()], lambda z: z.argmax(1))
-        return self.head.classes[best.numpy()]
+        return self.head.classes[self.decisions(X)]
 
     def clipped(self, X, clip):
         """Return clipped features as an array."""
@@ -139,7 +175,6 @@ class Scorer:
                 for clip, parts in zip(clips, results, strict=True):
                     features = clip.apply(block, workspace.of(block, block.shape[1]))
                     result = function(logits(features))
-                    check_result(result, len(block))
                     # A copy, as the result may share memory with the logits.
                     parts.append(torch.as_tensor(result, device=block.device).clone())
             whole = [torch.cat(parts).cpu() for parts in results]

@@ -78,32 +78,304 @@ HIGHEST_IN_SINGLE = 1.0  # the highest temperature for float32
 
 
 def energy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """T · logsumexp(logits / T), the negative free energy."""
+    """T · logsumexp(logits / T), the negative free energy.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits.
+
+    temperature : float, default=1.0
+        The temperature T.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        The higher, the more in-distribution.
+    """
     if temperature > HIGHEST_IN_SINGLE:
         logits = _double(logits)
     # log MSP = max / T - logsumexp(logits / T), solved for the last term.
     return logits.amax(dim=1) - temperature * _log_msp(logits, temperature)
 
 
+def centered(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits less the mean of their row."""
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
+def centered_energy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Energy of the logits less their mean.
+
+    A classifier is trained on the softmax of its logits, which stays the same if a
+    number is added to all logits of a row. Energy and the largest logit go up and down
+    with that number, about which training says nothing. Here it is taken out, so that
+    the score depends on the softmax alone, as MSP, entropy and GEN do: it is
+    `T * (log(n_classes) + KL(uniform || softmax))`.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits.
+
+    temperature : float, default=1.0
+        The temperature T.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        `T * logsumexp(logits / T) - mean(logits)`, at least `T * log(n_classes)`: the
+        higher, the more in-distribution.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from reactood.scores import centered_energy, energy
+    >>> logits = torch.tensor([[9.0, 0.0, 0.0], [10.0, 1.0, 1.0]])
+    >>> centered_energy(logits)
+    tensor([6.0002, 6.0002])
+    >>> energy(logits)
+    tensor([ 9.0002, 10.0002])
+    """
+    if temperature > HIGHEST_IN_SINGLE:
+        logits = _double(logits)
+    return energy(centered(logits), temperature)
+
+
+def centered_max_logit(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Largest logit less the mean of all; see :func:`centered_energy`.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits.
+
+    temperature : float, default=1.0
+        Not used.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        At least 0: the higher, the more in-distribution.
+    """
+    return logits.amax(dim=1) - logits.mean(dim=1)
+
+
 def msp(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Maximum softmax probability of logits / T."""
+    """Maximum softmax probability of logits / T.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits.
+
+    temperature : float, default=1.0
+        The temperature T.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        In (0, 1]: the higher, the more in-distribution.
+    """
     if temperature > HIGHEST_IN_SINGLE:
         logits = _double(logits)
     return _log_msp(logits, temperature).exp()
 
 
 def max_logit(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Largest logit; the temperature does not matter."""
+    """Largest logit; the temperature does not matter.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits.
+
+    temperature : float, default=1.0
+        Not used.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        The higher, the more in-distribution.
+    """
     return logits.amax(dim=1)
 
 
 def entropy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Negative Shannon entropy of the softmax of logits / T, in nats."""
+    """Negative Shannon entropy of the softmax of logits / T, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits.
+
+    temperature : float, default=1.0
+        The temperature T.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        At most 0, float64: the higher, the more in-distribution.
+    """
     log_p = _log_softmax(_double(logits), temperature)
     return (log_p.exp() * log_p).sum(dim=1)
 
 
-SCORES = {"energy": energy, "msp": msp, "max_logit": max_logit, "entropy": entropy}
+def gen(
+    logits: torch.Tensor,
+    temperature: float = 1.0,
+    *,
+    gamma: float = 0.1,
+    n_largest: int = 100,
+) -> torch.Tensor:
+    """Negative generalised entropy of the largest probabilities.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits.
+
+    temperature : float, default=1.0
+        The softmax is that of `logits / temperature`.
+
+    gamma : float, default=0.1
+        The exponent, in (0, 1). The smaller, the more the small probabilities count.
+        0.1 is what the paper uses throughout.
+
+    n_largest : int, default=100
+        How many of the largest probabilities count; all, where there are fewer. The
+        paper's M, 100 there for ImageNet.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        Minus the sum of `p ** gamma * (1 - p) ** gamma` [1]_, float64: at most 0, the
+        higher, the more in-distribution.
+
+    References
+    ----------
+    .. [1] X. Liu, Y. Lochman, C. Zach, "GEN: Pushing the Limits of Softmax-Based
+       Out-of-Distribution Detection", CVPR 2023, equation 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from reactood.scores import gen
+    >>> sure, unsure = gen(torch.tensor([[9.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+    >>> bool(sure > unsure)
+    True
+    """
+    if temperature > HIGHEST_IN_SINGLE:
+        logits = _double(logits)
+    largest, index = logits.topk(min(n_largest, logits.shape[1]), dim=1)
+    top = largest[:, :1]
+    # The largest p is 1 / (1 + others): its distance to 1 keeps all bits that way.
+    others = ((logits - top) / temperature).exp_().scatter_(1, index[:, :1], 0)
+    log_p = (largest - top) / temperature - others.sum(1, keepdim=True).log1p()
+    log_rest = torch.log(-torch.expm1(log_p))  # log(1 - p)
+    return -(gamma * (log_p + log_rest)).exp().double().sum(dim=1)
+
+
+def joint_energy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Sum of the energies of all labels, for a head with several true labels at once.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_labels)
+        The logits of independent sigmoids.
+
+    temperature : float, default=1.0
+        The temperature T.
+
+    Returns
+    -------
+    scores : Tensor of shape (n_samples,)
+        The sum of `T * log(1 + exp(logit / T))` over labels [1]_: the higher, the more
+        in-distribution.
+
+    References
+    ----------
+    .. [1] H. Wang et al., "Can Multi-label Classification Networks Know What They
+       Don't Know?", NeurIPS 2021, :arxiv:`2109.14162`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from reactood.scores import joint_energy
+    >>> two_labels, none = joint_energy(torch.tensor([[5.0, 5.0], [-5.0, -5.0]]))
+    >>> bool(two_labels > none)
+    True
+    """
+    if temperature > HIGHEST_IN_SINGLE:
+        logits = _double(logits)
+    return temperature * torch.nn.functional.softplus(logits / temperature).sum(dim=1)
+
+
+SCORES = {
+    "energy": energy,
+    "centered_energy": centered_energy,
+    "centered_max_logit": centered_max_logit,
+    "msp": msp,
+    "max_logit": max_logit,
+    "entropy": entropy,
+    "gen": gen,
+    "joint_energy": joint_energy,
+}
+
+
+# Scores that follow from the largest logit z, the logarithm of the MSP, the mean of all
+# logits and the temperature T.
+_FROM_LARGEST = {
+    "energy": lambda z, log_msp, mean, T: z - T * log_msp,
+    "centered_energy": lambda z, log_msp, mean, T: z - T * log_msp - mean,
+    "centered_max_logit": lambda z, log_msp, mean, T: z - mean,
+    "max_logit": lambda z, log_msp, mean, T: z,
+    "msp": lambda z, log_msp, mean, T: log_msp.exp(),
+}
+
+
+def several_scores(
+    logits: torch.Tensor, scores: list, mean: torch.Tensor
+) -> list[torch.Tensor]:
+    """Return several scores of logits from which classes were taken.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_samples, n_classes)
+        The logits that are left.
+    scores : list of (score_function, temperature)
+        Each a name in ``SCORES`` or a function of logits, and a temperature.
+    mean : Tensor of shape (n_samples,)
+        The mean of the logits of all classes, by which logits are centered: it is a
+        property of the head, and the classes that are left would give another one.
+    """
+    log_msps: dict[float, torch.Tensor] = {}
+    largest, results = logits.amax(dim=1), []
+    for score, T in scores:
+        if isinstance(score, str) and score in _FROM_LARGEST:
+            if T not in log_msps:
+                high = T > HIGHEST_IN_SINGLE
+                log_msps[T] = _log_msp(_double(logits) if high else logits, T)
+            log_msp = log_msps[T]
+            z, m = (of_row.to(log_msp) for of_row in (largest, mean))
+            results.append(_FROM_LARGEST[score](z, log_msp, m, T))
+        else:
+            results.append(score_of(score, T)(logits))
+    return results
+
+
+def score_of(score: str | Callable, temperature: float = 1.0) -> Callable:
+    """Return the score as a function of logits alone, whose result is checked."""
+
+    def function(logits):
+        if callable(score):
+            result = score(logits)
+        else:
+            result = SCORES[score](logits, temperature)
+        check_result(result, len(logits))
+        return result
+
+    return function
 
 
 def common_part(score: str | Callable, n_classes: int, temperature: float) -> float:

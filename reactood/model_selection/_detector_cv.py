@@ -203,7 +203,7 @@ class ReActDetectorCV(BaseReActDetector):
         candidates = self._candidates()
         if rows is None:
             raise ValueError(_no_ood(y, len(X)))
-        measure = self._measure()
+        measure = measure_of(self.scoring)
         labels = np.where(rows, 1, -1)
         known = self._without_nan(X, np.ones(len(X), bool))
         rows = rows & known
@@ -266,27 +266,6 @@ class ReActDetectorCV(BaseReActDetector):
             raise ValueError("percentiles is empty; expected at least one candidate.")
         return candidates
 
-    def _measure(self):
-        """Return a function that rates a candidate, given its scores and the labels."""
-        scorer = self.scoring
-        if not callable(scorer):
-            ours = ood_scorers()
-            name = SHORT_NAMES.get(scorer, scorer)
-            scorer = ours[name] if name in ours else get_scorer(name)
-
-        def measure(scores, labels):
-            try:
-                return scorer(_Scored(), scores, labels)
-            except AttributeError as error:
-                raise ValueError(
-                    f"scoring={self.scoring!r} uses more than decision_function, but a "
-                    "candidate has no other method here. Use a scorer that needs only "
-                    "scores, such as 'roc_auc' or 'fpr95', or "
-                    "GridSearchCV(ReActDetector(...), {'percentile': [...]})."
-                ) from error
-
-        return measure
-
     def _splits(self, X, labels, known, groups):
         """Yield, for each fold, masks of the train and test rows that are ``known``."""
         cv = self.cv
@@ -318,13 +297,35 @@ class ReActDetectorCV(BaseReActDetector):
             yield train, test
 
 
+def measure_of(scoring):
+    """Return the function that judges a candidate by labels and scores."""
+    scorer = scoring
+    if not callable(scorer):
+        ours = ood_scorers()
+        name = SHORT_NAMES.get(scorer, scorer)
+        scorer = ours[name] if name in ours else get_scorer(name)
+
+    def measure(labels, scores):
+        try:
+            return scorer(_Scored(), scores, labels)
+        except AttributeError as error:
+            raise ValueError(
+                f"scoring={scoring!r} asks for more than decision_function, which is "
+                "all that there is of a candidate here. Use a scorer of scores, such "
+                "as 'roc_auc' or 'fpr95', or "
+                "GridSearchCV(ReActDetector(...), {'percentile': [...]})."
+            ) from error
+
+    return measure
+
+
 def _score_fold(scorer, X, test, labels, clips, measure):
     """Return the metric and the AUROC of each clip: (n_clips, 2), NaN if unusable."""
     usable = [i for i, clip in enumerate(clips) if not clip.problem]
     found = np.full((len(clips), 2), np.nan)
     scores = scorer.scores(X, [clips[i] for i in usable], test)
     for i, of_clip in zip(usable, scores, strict=True):
-        found[i] = measure(of_clip, labels[test]), auroc(labels[test], of_clip)
+        found[i] = measure(labels[test], of_clip), auroc(labels[test], of_clip)
     return found
 
 

@@ -5,16 +5,19 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import Bunch, check_array, check_random_state
 
+from reactood._scoring._left_out import N_PARTS, N_REPEATS
 from reactood._utils._estimators import checked
 from reactood._utils._sklearn import Interval, StrOptions
 from reactood._utils._tensors import as_float
+from reactood.detector import ReActDetector
 from reactood.model_selection._surrogate_kinds import (
     FEATURE_KINDS,
     IMAGE_KINDS,
     Images,
 )
+from reactood.model_selection._trial import Trial, reduced_head
 
 __all__ = ["make_surrogate_features", "make_surrogate_ood"]
 
@@ -105,14 +108,16 @@ def iterate_surrogates(X_id, kind, n_samples, random_state=0, *, rows=None) -> I
         yield images.like(row, make(images.pixels(row)))
 
 
-@checked(kind=[StrOptions(set(FEATURE_KINDS))], n_samples=[COUNT, None])
+@checked(
+    kind=[StrOptions({*FEATURE_KINDS, "left_out_classes"})], n_samples=[COUNT, None]
+)
 def make_surrogate_features(
-    X_id, kind="permuted_units", *, n_samples=None, random_state=0
+    X_id, kind="permuted_units", *, head=None, n_samples=None, random_state=0
 ):
     """Make out-of-distribution (OOD) features from in-distribution (ID) features.
 
-    Use it when the images of the features are not available. Otherwise prefer noise
-    images passed through the network, which resemble real OOD data more: see
+    Left-out classes resemble real OOD data most. The other kinds are for heads of two
+    classes, when the images of the features are not available; with images, see
     :func:`make_surrogate_ood`.
 
     Parameters
@@ -120,8 +125,13 @@ def make_surrogate_features(
     X_id : array-like of shape (n_samples, n_features)
         ID features.
 
-    kind : {"permuted_units", "gaussian_noise", "mixed"}, default="permuted_units"
+    kind : {"left_out_classes", "permuted_units", "gaussian_noise", "mixed"}, \
+            default="permuted_units"
         How the new features are made.
+
+        - `"left_out_classes"`: the rows that `head` assigns to half of its classes,
+          drawn at random, are OOD to the head that has the other half only. This is
+          done with both halves, three times.
 
         - `"permuted_units"`: the values of each unit are permuted among the rows,
           independently of the other units.
@@ -129,41 +139,85 @@ def make_surrogate_features(
           values below the unit's smallest value are raised to it.
         - `"mixed"`: the mean of two rows.
 
+    head : head of a :class:`~reactood.ReActDetector`, default=None
+        Needed for `"left_out_classes"`, and not used by the others. Where `X_id` holds
+        logits, `torch.nn.Identity()`.
+
     n_samples : int, default=None
-        Number of new rows; None for as many as `X_id` has.
+        Number of new rows; None for as many as `X_id` has. Of left-out classes the
+        largest number in a part; None for all that there are.
 
     random_state : int, RandomState instance or None, default=0
         Makes the new features repeatable.
 
     Returns
     -------
-    X_ood : ndarray of shape (n_samples, n_features)
-        Features, in the dtype of `X_id` if that is float32 or float64.
+    X_ood : ndarray of shape (n_samples, n_features), or list of Bunch
+        Features, in the dtype of `X_id` if that is float32 or float64. For
+        `"left_out_classes"` a list of parts, each with `X_id` and `X_ood`, which are
+        rows of the given features, and `head`, the head without the classes of
+        `X_ood`.
 
     Raises
     ------
     ValueError
-        If `kind` is not a known one, or `X_id` holds NaN or inf.
+        If `kind` is not a known one, if `X_id` holds NaN or inf, or if there is no
+        head, or one of two classes, from which none can be left out.
 
     See Also
     --------
     make_surrogate_ood : The same for images.
+    tune_detector : Chooses score and percentile by left-out classes.
 
     Examples
     --------
     >>> import numpy as np
     >>> from reactood.model_selection import make_surrogate_features
-    >>> H = np.random.default_rng(0).gamma(2, size=(50, 4))
+    >>> rng = np.random.default_rng(0)
+    >>> H, head = rng.gamma(2, size=(50, 4)), (rng.normal(size=(6, 4)), np.zeros(6))
     >>> H_ood = make_surrogate_features(H, n_samples=20)
     >>> H_ood.shape
     (20, 4)
+    >>> parts = make_surrogate_features(H, "left_out_classes", head=head)
+    >>> parts[0].head[0].shape, len(parts[0].X_id) + len(parts[0].X_ood)
+    ((3, 4), 50)
     """
     if isinstance(X_id, torch.Tensor):
         X_id = as_float(X_id.detach().cpu()).numpy()
     X_id = check_array(X_id, dtype=[np.float64, np.float32])
+    random = check_random_state(random_state)
+    if kind == "left_out_classes":
+        return _left_out_classes(X_id, head, n_samples, random)
     n_samples = len(X_id) if n_samples is None else n_samples
-    made = FEATURE_KINDS[kind](X_id, n_samples, check_random_state(random_state))
-    return made.astype(X_id.dtype, copy=False)
+    return FEATURE_KINDS[kind](X_id, n_samples, random).astype(X_id.dtype, copy=False)
+
+
+def _left_out_classes(X, head, n_samples, random):
+    """Return the parts: rows that stay, rows of left-out classes, the reduced head."""
+    if head is None:
+        raise ValueError(
+            "kind='left_out_classes' needs the head from which classes are left out: "
+            "head=extractor.head_, or (weight, bias). Where X_id holds logits, "
+            "head=torch.nn.Identity()."
+        )
+    detector = ReActDetector(head)
+    trial = Trial.of(
+        detector,
+        X,
+        None,
+        n_parts=N_PARTS,
+        n_repeats=N_REPEATS,
+        max_samples=None,
+        random=random,
+    )
+    parts = []
+    for kept, known in zip(trial.left_out.kept, trial.left_out.known, strict=True):
+        X_ood = X[~known]
+        if n_samples is not None and n_samples < len(X_ood):
+            X_ood = X_ood[np.sort(random.permutation(len(X_ood))[:n_samples])]
+        reduced = reduced_head(trial.scorer.head, kept)
+        parts.append(Bunch(X_id=X[known], X_ood=X_ood, head=reduced))
+    return parts
 
 
 def _alike(made):

@@ -1,5 +1,8 @@
 """Scores against scipy, and their directions."""
 
+import functools
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -8,18 +11,33 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import spearmanr
+from sklearn.base import clone
 
 from reactood import ReActDetector
+from reactood import scores as public
 from reactood._scoring._scores import SCORES
 
 REFERENCES = {
     "energy": lambda f, t: t * logsumexp(f / t, axis=1),
+    "centered_energy": lambda f, t: t * logsumexp(f / t, axis=1) - f.mean(axis=1),
+    "centered_max_logit": lambda f, t: f.max(axis=1) - f.mean(axis=1),
     "msp": lambda f, t: softmax(f / t, axis=1).max(axis=1),
     "max_logit": lambda f, t: f.max(axis=1),
     "entropy": lambda f, t: (softmax(f / t, axis=1) * log_softmax(f / t, axis=1)).sum(
         1
     ),
+    "gen": lambda f, t: np.array([generalised_entropy(row / t) for row in f]),
+    "joint_energy": lambda f, t: t * np.logaddexp(0, f / t).sum(axis=1),
 }
+
+
+def generalised_entropy(row, gamma=0.1, n_largest=100):
+    p, total = softmax(row.astype(np.longdouble)), 0.0
+    for k in np.argsort(-row)[:n_largest]:
+        total += p[k] ** gamma * np.delete(p, k).sum() ** gamma
+    return -float(total)
+
+
 LOGITS = hnp.arrays(
     np.float64,
     hnp.array_shapes(min_dims=2, max_dims=2, max_side=20),
@@ -47,6 +65,12 @@ def test_higher_is_more_confident(name):
     assert sure > unsure
 
 
+def gen_without_rounding(a, gamma, n_largest):
+    n_classes = a.shape[1]
+    a = np.sort(a, axis=1)[:, -n_largest:]
+    return np.expm1(gamma * (a + np.log1p(-np.expm1(a) / (n_classes - 1)))).sum(axis=1)
+
+
 def without_rounding(name, logits, temperature):
     """Return the score less that of equal logits, by sums without cancellation."""
     logits = logits.astype(np.longdouble)
@@ -56,9 +80,14 @@ def without_rounding(name, logits, temperature):
     a = w - log_mean  # log(n_classes * p)
     return {
         "energy": mean[:, 0] + temperature * log_mean[:, 0],
+        "centered_energy": temperature * log_mean[:, 0],
+        "centered_max_logit": (logits - mean).max(axis=1),
         "msp": np.expm1(a.max(axis=1)),
         "max_logit": logits.max(axis=1),
         "entropy": np.mean(np.exp(a) * a - np.expm1(a), axis=1),
+        "gen": -gen_without_rounding(a, gamma=0.1, n_largest=100),
+        "joint_energy": temperature
+        * np.log1p(np.expm1(logits / temperature) / 2).sum(axis=1),
     }[name].astype(float)
 
 
@@ -81,7 +110,9 @@ def test_single_precision_keeps_the_rank(rng, name, temperature, n_classes, scal
 def test_detector_ranks_in_single_as_in_double(rng, name, temperature, n_classes):
     X = np.maximum(rng.normal(0.5, 1, size=(300, 64)), 0).astype(np.float32)
     head = rng.normal(size=(n_classes, 64)).astype(np.float32), np.zeros(n_classes)
-    detector = ReActDetector(head, score_function=name, temperature=temperature)
+    detector = ReActDetector(
+        head, score_function=name, temperature=temperature, check_score=False
+    )
     single = detector.fit(X).score_samples(X)
     double = detector.fit(X.astype(np.float64)).score_samples(X.astype(np.float64))
     assert spearmanr(single, double).statistic > 0.999
@@ -95,3 +126,44 @@ def test_a_temperature_beyond_double_precision_is_refused(rng, name, dtype):
     detector = ReActDetector(head, score_function=name, temperature=1e14)
     with pytest.raises(ValueError, match=r"same score.* is the temperature very high"):
         detector.fit(X)
+
+
+@pytest.mark.parametrize("gamma", [0.05, 0.5])
+@pytest.mark.parametrize("n_largest", [1, 3, 50])
+def test_parameters_of_gen(rng, gamma, n_largest):
+    logits = rng.normal(0, 3, size=(20, 7))
+    found = public.gen(torch.from_numpy(logits), gamma=gamma, n_largest=n_largest)
+    expected = [generalised_entropy(row, gamma, n_largest) for row in logits]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("largest", [10, 30, 80])
+def test_gen_ranks_rows_that_are_nearly_certain(largest):
+    logits = np.zeros((50, 4), np.float32)
+    logits[:, 0] = largest + np.linspace(0, 1, 50, dtype=np.float32)
+    found = public.gen(torch.from_numpy(logits))
+    assert (np.diff(found) > 0).all()
+    expected = [generalised_entropy(row) for row in logits]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_score_with_parameters_in_a_detector(rng):
+    X = rng.gamma(2.0, size=(60, 6))
+    head = rng.normal(size=(4, 6)), np.zeros(4)
+    function = functools.partial(public.gen, gamma=0.3, n_largest=2)
+    detector = clone(ReActDetector(head, percentile=None, score_function=function))
+    found = pickle.loads(pickle.dumps(detector.fit(X))).score_samples(X)
+    expected = [generalised_entropy(row, 0.3, 2) for row in X @ head[0].T]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_every_named_score_is_public():
+    assert {name: getattr(public, name) for name in public.__all__} == SCORES
+
+
+@given(logits=LOGITS, shift=st.floats(-100, 100))
+def test_centered_energy_depends_on_the_softmax_alone(logits, shift):
+    found = public.centered_energy(torch.from_numpy(logits + shift)).numpy()
+    p = log_softmax(logits, axis=1)
+    from_uniform = -np.log(logits.shape[1]) - p.mean(axis=1)
+    np.testing.assert_allclose(found, np.log(logits.shape[1]) + from_uniform, atol=1e-9)
