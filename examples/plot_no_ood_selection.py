@@ -4,7 +4,8 @@ A percentile without OOD data
 
 If you have no out-of-distribution (OOD) data, you can make some: noise, as in the
 paper, or changed in-distribution (ID) images. We choose a percentile by three such
-surrogates, and then measure the choices on real OOD images.
+surrogates, and then measure the choices on real OOD images. To choose the score too,
+see :ref:`sphx_glr_auto_examples_plot_which_score.py`.
 """
 
 # %%
@@ -42,6 +43,7 @@ plt.show()
 # One call for each. ``fit`` and the choice use the first half of the test digits; each
 # image goes through the network once. ``near_best_percentiles_`` are the candidates
 # within one standard error of the best: the choice among them is a matter of chance.
+# If no clipping is among them, the detector's own percentile, 90, is kept.
 
 pipeline = make_react_pipeline(digits_classifier)
 percentiles = [50, 60, 70, 75, 80, 85, 90, 92.5, 95, 97.5, 99]
@@ -99,4 +101,5 @@ plt.show()
 # **What to see:** the further a surrogate is from digits, the lower the percentile that
 # it chooses. Noise chooses 60, which is bad for letters and held-out digits. Scrambled
 # phases choose 70, near the best for photographs and not far from it for the others.
-# Mixtures of digits choose 85. No surrogate is the same as real OOD data.
+# With mixtures of digits, no clipping is as good as any percentile. A warning says so,
+# and 90 is kept. No surrogate is the same as real OOD data.

@@ -75,17 +75,26 @@ class ReActDetector(BaseReActDetector):
     per_unit : bool, default=False
         Whether to learn one clip per feature instead of one for all.
 
-    score_function : {"energy", "msp", "max_logit", "entropy"} or callable, \
-            default="energy"
-        What turns logits into a score, the higher, the more in-distribution:
-        `T * logsumexp(logits / T)`, the maximum softmax probability, the largest
-        logit, or the negative entropy of the softmax, in nats. A callable takes
-        logits, a tensor of shape (n_samples, n_classes), and returns a tensor of
-        shape (n_samples,); it runs in torch's inference mode, and the memory of the
-        logits serves the next rows as soon as it returns.
+    score_function : str or callable, default="energy"
+        What turns logits into a score, the higher, the more in-distribution. A name
+        stands for a function of :mod:`reactood.scores`:
+
+        - `"energy"`: `T * logsumexp(logits / T)`, the paper's.
+        - `"centered_energy"`, `"centered_max_logit"`: the same and the largest logit,
+          less the mean of the logits.
+        - `"msp"`: the maximum softmax probability.
+        - `"max_logit"`: the largest logit.
+        - `"entropy"`: the negative entropy of the softmax, in nats.
+        - `"gen"`: the negative generalised entropy.
+        - `"joint_energy"`: the sum of the energies of all labels, for heads with
+          several true labels at once.
+
+        A callable takes logits, a tensor of shape (n_samples, n_classes), and returns
+        a tensor of shape (n_samples,); it runs in torch's inference mode, and the
+        memory of the logits is used for the next rows as soon as it returns.
 
     temperature : float, default=1.0
-        The temperature `T` > 0 of `"energy"`, `"msp"` and `"entropy"`.
+        The temperature `T` > 0 of all named scores but the largest logits.
 
     contamination : float, default=0.05
         The share of the ID training rows that may be flagged as OOD, in (0, 0.5]. It

@@ -88,44 +88,53 @@ def _changed(detector, params):
     return shared.set_params(**params)
 
 
-def choose(aurocs, candidates):
+def choose(aurocs, candidates, *, tolerance=TOLERANCE, safe=SAFE):
     """Return the index of the choice, and which candidates count as equal to the best.
 
     The first candidate, the user's own setting, is kept where it is among the equal.
     Else a score that depends on the softmax alone is preferred, then the best.
     """
     mean = aurocs.mean(axis=0)
-    equal = equal_to_best(mean)
+    equal = equal_to_best(mean, tolerance)
     if equal[0]:
         return 0, equal
 
     def preference(i):
         score = candidates[i].params.get("score_function")
-        safe = isinstance(score, str) and score in SAFE
-        return SAFE.index(score) if safe else len(SAFE), -mean[i]
+        place = safe.index(score) if score in safe else len(safe)
+        return place, -mean[i]
 
     return min(np.flatnonzero(equal).tolist(), key=preference), equal
 
 
-def equal_to_best(mean):
+def equal_to_best(mean, tolerance=TOLERANCE):
     """Return which mean AUROCs count as equal to the best; NaN does not."""
     error = np.where(np.isnan(mean), np.inf, 1 - mean)
-    return error <= error.min() * (1 + TOLERANCE) + 1e-9
+    return error <= error.min() * (1 + tolerance) + 1e-9
 
 
-def results_table(candidates, scores, problems):
-    """Return what GridSearchCV calls cv_results_."""
+def results_table(params, scores, problems):
+    """Return what GridSearchCV calls cv_results_.
+
+    Parameters
+    ----------
+    params : list of dict
+        Of each candidate.
+    scores : ndarray of shape (n_splits, n_candidates)
+        The higher, the better; NaN where there is none.
+    problems : list of str
+        The reason for NaN, or "".
+    """
     mean = scores.mean(axis=0)
     worst = np.where(np.isnan(mean), -np.inf, mean)
-    names = dict.fromkeys(name for c in candidates for name in c.params)
     columns = {}
-    for name in names:
-        column = np.empty(len(candidates), dtype=object)
-        column[:] = [candidate.params.get(name) for candidate in candidates]
+    for name in dict.fromkeys(name for of_one in params for name in of_one):
+        column = np.empty(len(params), dtype=object)
+        column[:] = [of_one.get(name) for of_one in params]
         columns[f"param_{name}"] = column
     return {
         **columns,
-        "params": [candidate.params for candidate in candidates],
+        "params": params,
         **{f"split{i}_test_score": of_split for i, of_split in enumerate(scores)},
         "mean_test_score": mean,
         "std_test_score": scores.std(axis=0),

@@ -4,19 +4,22 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.pipeline import Pipeline
 
 from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._clip import learn_clip, learn_clips
 from reactood._scoring._heads import make_head
+from reactood._scoring._scores import SCORES
 from reactood._utils._estimators import as_a_whole
 from reactood._utils._labels import id_rows
-from reactood._utils._sklearn import Interval, _fit_context
+from reactood._utils._sklearn import Interval, StrOptions, _fit_context
 from reactood._utils._warnings import warn
+from reactood.detector import ReActDetector
 from reactood.metrics import auroc, ood_scorers
+from reactood.model_selection._candidates import results_table
 
 __all__ = ["ReActDetectorCV"]
 PERCENTILES = 10, 65, 80, 85, 90, 95, 99  # the paper's
@@ -35,8 +38,13 @@ class ReActDetectorCV(BaseReActDetector):
 
     Parameters
     ----------
-    head : None, (weight, bias), torch.nn.Module, classifier or callable, default=None
-        What maps features to logits, as in :class:`~reactood.ReActDetector`.
+    head : None, (weight, bias), torch.nn.Module, classifier, callable or Pipeline, \
+            default=None
+        What maps features to logits, as in :class:`~reactood.ReActDetector`. Or a
+        pipeline on images that ends in one, as :func:`~reactood.make_react_pipeline`
+        makes it: then `X` is images everywhere, which pass through the network once in
+        `fit`. The head is that of the pipeline's detector, whose other parameters do
+        not count.
 
     percentiles : sequence of float or None, default=(10, 65, 80, 85, 90, 95, 99)
         The candidates, in percent; None means no clipping. The default is the paper's
@@ -57,13 +65,13 @@ class ReActDetectorCV(BaseReActDetector):
     per_unit : bool, default=False
         Whether to learn one clip per feature instead of one for all.
 
-    score_function : {"energy", "msp", "max_logit", "entropy"} or callable, \
-            default="energy"
+    score_function : str, callable or list of these, default="energy"
         The function that turns logits into a score: the higher, the more
-        in-distribution.
+        in-distribution; names as in :class:`~reactood.ReActDetector`. Of a list, each
+        is tried with each percentile, and the best pair is chosen.
 
     temperature : float, default=1.0
-        The temperature of `"energy"`, `"msp"` and `"entropy"`.
+        The temperature of the named scores.
 
     contamination : float, default=0.05
         The share of the ID training rows that may be flagged as OOD, in (0, 0.5].
@@ -84,6 +92,9 @@ class ReActDetectorCV(BaseReActDetector):
         The candidate with the best mean score, in percent; the first if several are
         equal.
 
+    best_score_function_ : str or callable
+        The score function of the best candidate.
+
     best_score_ : float
         Mean score of the best candidate over the folds: the higher, the better. Losses
         are negated, so that `"fpr95"` gives minus a fraction.
@@ -92,7 +103,8 @@ class ReActDetectorCV(BaseReActDetector):
         Index of the best candidate in `percentiles` and in `cv_results_`.
 
     cv_results_ : dict of ndarray
-        As in `GridSearchCV`: `"param_percentile"`, `"split0_test_score"` and so on,
+        As in `GridSearchCV`: `"param_percentile"`, for a list of scores
+        `"param_score_function"`, `"split0_test_score"` and so on,
         `"mean_test_score"`, `"std_test_score"` and `"rank_test_score"`; `"params"`, a
         list of dicts; and `"failure"`, the reason why the score of a candidate is NaN,
         or "". Two examples: the percentile is below the share of zeros, so that the
@@ -100,6 +112,9 @@ class ReActDetectorCV(BaseReActDetector):
 
     n_splits_ : int
         Number of folds.
+
+    steps_ : Pipeline
+        The fitted steps from images to features, where a pipeline is given.
 
     activation_threshold_, lower_activation_threshold_, clipped_share_, offset_, \
     classes_, coef_, intercept_, n_features_in_, feature_names_in_
@@ -139,6 +154,7 @@ class ReActDetectorCV(BaseReActDetector):
         "percentiles": ["array-like"],
         "scoring": [str, callable],
         "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
+        "score_function": [StrOptions(set(SCORES)), callable, list, tuple],
     }
 
     def __init__(
@@ -200,7 +216,7 @@ class ReActDetectorCV(BaseReActDetector):
         """
         X = self._validate(X, reset=True)
         y, rows = id_rows(y, X)
-        candidates = self._candidates()
+        percentiles, functions = self._percentiles(), self._functions()
         if rows is None:
             raise ValueError(_no_ood(y, len(X)))
         measure = measure_of(self.scoring)
@@ -211,24 +227,37 @@ class ReActDetectorCV(BaseReActDetector):
         all_clips = learn_clips(
             X,
             [train & rows for train in trains],
-            candidates,
+            percentiles,
             lower_percentile=self.lower_percentile,
             per_unit=self.per_unit,
         )
         folds = []
         for train, test, clips in zip(trains, tests, all_clips, strict=True):
-            scorer = self._scorer(make_head(self.head, X, y, train & rows))
-            folds.append(_score_fold(scorer, X, test, labels, clips, measure))
+            head = make_head(self._given_head(), X, y, train & rows)
+            of_functions = [
+                _score_fold(
+                    self._scorer(head, function), X, test, labels, clips, measure
+                )
+                for function in functions
+            ]
+            folds.append(np.concatenate(of_functions))
         scores, aurocs = np.moveaxis(np.array(folds), -1, 0)
         problems = [
             next((clip.problem for clip in clips if clip.problem), "")
             for clips in zip(*all_clips, strict=True)
         ]
-        results = _results(candidates, scores, problems)
+        candidates = [
+            {"percentile": percentile, "score_function": function}
+            if self._chooses_function()
+            else {"percentile": percentile}
+            for function in functions
+            for percentile in percentiles
+        ]
+        results = results_table(candidates, scores, problems * len(functions))
         if np.isnan(results["mean_test_score"]).all():
             reason = f"scoring={self.scoring!r} returned NaN for all of them."
             raise ValueError(
-                f"None of percentiles={list(candidates)} can be used. "
+                f"None of percentiles={percentiles} can be used. "
                 + next(filter(None, problems), reason)
             )
         if np.nanmax(aurocs) < 0.5:
@@ -239,21 +268,58 @@ class ReActDetectorCV(BaseReActDetector):
                 "score_function (the higher, the more in-distribution)?",
             )
         best = int(np.argmin(results["rank_test_score"]))
+        percentile = candidates[best]["percentile"]
         clip = learn_clip(
             X,
             rows,
-            percentile=candidates[best],
+            percentile=percentile,
             threshold=None,
             lower_percentile=self.lower_percentile,
             per_unit=self.per_unit,
         )
-        self._learn(X, make_head(self.head, X, y, rows), clip, rows)
+        self.best_score_function_ = functions[best // len(percentiles)]
+        self._learn(X, make_head(self._given_head(), X, y, rows), clip, rows)
         self.cv_results_, self.n_splits_ = results, len(folds)
-        self.best_index_, self.best_percentile_ = best, candidates[best]
+        self.best_index_, self.best_percentile_ = best, percentile
         self.best_score_ = float(results["mean_test_score"][best])
         return self
 
-    def _candidates(self):
+    def _validate(self, X, *, reset):
+        """Return features: of images, if a pipeline is given for a head."""
+        if _is_pipeline(self.head):
+            if reset:
+                self.steps_ = clone(self.head[:-1])
+                X = self.steps_.fit_transform(X)
+            else:
+                X = self.steps_.transform(X)
+        return super()._validate(X, reset=reset)
+
+    def _given_head(self):
+        return self.head[-1].head if _is_pipeline(self.head) else self.head
+
+    def _scorer(self, head, function=None):
+        scorer = super()._scorer(head)
+        scorer.score_function = function or self.best_score_function_
+        return scorer
+
+    def _chooses_function(self):
+        return isinstance(self.score_function, list | tuple)
+
+    def _functions(self):
+        if not self._chooses_function():
+            return [self.score_function]
+        functions = list(self.score_function)
+        for function in functions:
+            if not callable(function) and function not in SCORES:
+                raise ValueError(
+                    f"score_function holds {function!r}; expected functions of logits, "
+                    f"or names among {', '.join(SCORES)}."
+                )
+        if not functions:
+            raise ValueError("score_function is empty; expected at least one.")
+        return functions
+
+    def _percentiles(self):
         candidates = list(self.percentiles)
         interval = Interval(Real, 0, 100, closed="right")
         for percentile in candidates:
@@ -338,21 +404,13 @@ class _Scored(OutlierMixin, BaseEstimator):
     score_samples = decision_function
 
 
-def _results(candidates, folds, problems):
-    """Return the dict that GridSearchCV calls cv_results_."""
-    names = np.empty(len(candidates), dtype=object)
-    names[:] = candidates
-    mean = folds.mean(axis=0)
-    worst = np.where(np.isnan(mean), -np.inf, mean)
-    return {
-        "param_percentile": names,
-        "params": [{"percentile": percentile} for percentile in candidates],
-        **{f"split{i}_test_score": fold for i, fold in enumerate(folds)},
-        "mean_test_score": mean,
-        "std_test_score": folds.std(axis=0),
-        "rank_test_score": rankdata(-worst, method="min").astype(np.int32),
-        "failure": np.array(problems),
-    }
+def _is_pipeline(head):
+    """Return whether ``head`` is a pipeline from images to a detector."""
+    return (
+        isinstance(head, Pipeline)
+        and isinstance(head[-1], ReActDetector)
+        and len(head) > 1
+    )
 
 
 def _no_ood(y, n_samples):

@@ -241,7 +241,7 @@ def _by_left_out_classes(detector, H, y, percentiles, scoring, random_state):
         for p in percentiles
     ]
     scores, problems = trial.judge(candidates, measure_of(scoring))
-    results = results_table(candidates, scores, problems)
+    results = results_table([c.params for c in candidates], scores, problems)
     mean = results["mean_test_score"]
     if np.isnan(mean).all():
         raise ValueError(

@@ -182,7 +182,7 @@ def tune_detector(
         own_score_=float(mean[0]),
         best_index_=best,
         near_best_=[candidates[i].params for i in np.flatnonzero(equal)],
-        cv_results_=results_table(candidates, aurocs, problems),
+        cv_results_=results_table([c.params for c in candidates], aurocs, problems),
         summary_=_summary(candidates, aurocs, best, equal, trial),
     )
 
@@ -193,13 +193,13 @@ def _summary(candidates, aurocs, best, equal, trial):
     own = candidates[0]
 
     def of(i):
-        return f"{mean[i]:.3f}"
+        return f"{mean[i]:.4f}"
 
     n_classes = len(trial.scorer.head.classes)
     lines = [
         f"{trial.n_rows} rows, {n_classes} classes, left out in {len(trial.left_out)} "
         "parts. AUROC, left-out classes against the others:",
-        f"  chosen  {of(best)} (standard deviation over parts {spread[best]:.3f})  "
+        f"  chosen  {of(best)} (standard deviation over parts {spread[best]:.4f})  "
         f"{candidates[best].text()}",
     ]
     if best:

@@ -1,5 +1,7 @@
 """The percentile by cross-validation: GridSearchCV's choice in much less time."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,10 +10,13 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import reactood
-from reactood import ReActDetector, ReActDetectorCV
+from reactood import ReActDetector, ReActDetectorCV, make_react_pipeline
+from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.metrics import auroc, fpr_at_tpr, ood_scorers
 
 CV = StratifiedKFold(4, shuffle=True, random_state=3)
@@ -266,3 +271,82 @@ def test_scorers_that_cannot_judge(rng):
         ReActDetectorCV(head, scoring=lambda *a: np.nan, percentiles=[90]).fit(X, y)
     with pytest.raises(ValueError, match="'accuracy' uses more than decision_function"):
         ReActDetectorCV(head, scoring="accuracy").fit(X, y)
+
+
+# --- lists of scores, and pipelines --------------------------------------------------
+
+
+def test_a_list_of_scores_equals_a_grid_search(data, head):
+    X, y = data
+    cv = StratifiedKFold(3, shuffle=True, random_state=1)
+    functions, percentiles = ["msp", "energy", "centered_energy"], [80, 95, None]
+    detector = ReActDetectorCV(
+        head,
+        percentiles=percentiles,
+        score_function=functions,
+        scoring="roc_auc",
+        cv=cv,
+    ).fit(X, y)
+    search = GridSearchCV(
+        ReActDetector(head),
+        {"score_function": functions, "percentile": percentiles},
+        scoring="roc_auc",
+        cv=cv,
+    ).fit(X, y)
+    found = detector.cv_results_
+    assert len(found["params"]) == 9
+    for params, score in zip(found["params"], found["mean_test_score"], strict=True):
+        i = search.cv_results_["params"].index(params)
+        assert score == pytest.approx(search.cv_results_["mean_test_score"][i])
+    assert detector.best_score_ == pytest.approx(search.best_score_)
+    best = {
+        "percentile": detector.best_percentile_,
+        "score_function": detector.best_score_function_,
+    }
+    expected = ReActDetector(head, **best).fit(X, y).score_samples(X)
+    np.testing.assert_allclose(detector.score_samples(X), expected)
+    loaded = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(loaded.predict(X), detector.predict(X))
+
+
+@pytest.mark.parametrize(
+    "functions, sentence",
+    [
+        ([], "score_function is empty; expected at least one"),
+        (["energy", "energie"], "score_function holds 'energie'; expected functions"),
+    ],
+)
+def test_bad_lists_of_scores(data, head, functions, sentence):
+    X, y = data
+    with pytest.raises(ValueError, match=sentence):
+        ReActDetectorCV(head, score_function=functions).fit(X, y)
+
+
+def test_a_pipeline_on_images():
+    digits = load_digits_ood()
+    X = np.concatenate([digits.X_test, digits.ood["letters"]])
+    y = np.repeat([1, -1], [len(digits.X_test), len(digits.ood["letters"])])
+    pipeline = make_react_pipeline(digits_classifier)
+    detector = ReActDetectorCV(pipeline, scoring="roc_auc").fit(X, y)
+    extractor = pipeline[:-1].fit(X)
+    H = extractor.transform(X)
+    alone = ReActDetectorCV(extractor[-1].head_, scoring="roc_auc").fit(H, y)
+    assert detector.best_percentile_ == alone.best_percentile_
+    np.testing.assert_array_equal(detector.predict(X[:50]), alone.predict(H[:50]))
+    np.testing.assert_array_equal(
+        detector.predict_class(X[:50]), alone.predict_class(H[:50])
+    )
+    np.testing.assert_array_equal(detector.rectify(X[:5]), alone.rectify(H[:5]))
+    assert not hasattr(pipeline[-1], "offset_")
+    loaded = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(
+        loaded.score_samples(X[:9]), detector.score_samples(X[:9])
+    )
+    assert clone(detector).head is not pipeline
+
+
+def test_a_pipeline_of_something_else_is_no_head(data):
+    X, y = data
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression())
+    with pytest.raises(ValueError, match="head=Pipeline is not fitted"):
+        ReActDetectorCV(pipeline).fit(X, y)

@@ -23,9 +23,10 @@ suites, and the files that they read from --data DIR:
 EPILOG = """\
 methods, comma-separated:
   msp max-logit energy odin mahalanobis dice     each also +react, and +react@PERCENTILE
+  centered-energy centered-max-logit gen lts fdbd nci vim knn            each also those
   react-per-unit react-two-sided react-layer:LAYER       variants of ReAct, with energy
   bats vra-p bfact ash-p ash-b ash-s scale                                   later rules
-  groups: paper scores compatibility percentiles variants shaping
+  groups: paper scores compatibility percentiles variants rivals shaping
 
 examples:
   python -m reactood benchmark digits

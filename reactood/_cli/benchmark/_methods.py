@@ -7,13 +7,29 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 from sklearn.pipeline import make_pipeline
 
-from reactood.baselines import MahalanobisDetector
+from reactood.baselines import (
+    FDBDDetector,
+    KNNDetector,
+    MahalanobisDetector,
+    NCIDetector,
+    ViMDetector,
+)
 from reactood.detector import ReActDetector
 from reactood.rectifiers._clipping import BATS, VRAP, BFAct
 from reactood.rectifiers._dice import DICE
-from reactood.rectifiers._scaling import ASH, SCALE
+from reactood.rectifiers._scaling import ASH, LTS, SCALE
 
 SCORES = {"msp": "msp", "max-logit": "max_logit", "energy": "energy"}
+LATER_SCORES = {
+    "centered-energy": "centered_energy",
+    "centered-max-logit": "centered_max_logit",
+    "gen": "gen",
+}
+GEOMETRY = {  # detectors on features, of a head
+    "fdbd": FDBDDetector,
+    "nci": NCIDetector,
+    "vim": ViMDetector,
+}
 SHAPING = {
     "bats": BATS,
     "vra-p": VRAP,
@@ -23,7 +39,16 @@ SHAPING = {
     "ash-s": lambda: ASH(kind="s"),
     "scale": SCALE,
 }
-CLIPPABLE = [*SCORES, "odin", "mahalanobis", "dice"]
+CLIPPABLE = [
+    *SCORES,
+    *LATER_SCORES,
+    "odin",
+    "mahalanobis",
+    "dice",
+    "lts",
+    *GEOMETRY,
+    "knn",
+]
 CLIPS = "", "+react"
 PERCENTILES = 99, 95, 90, 85, 80, 65, 10
 
@@ -38,6 +63,7 @@ GROUPS = {
     "compatibility": _each([*SCORES, "odin", "mahalanobis"], CLIPS),
     "percentiles": _each(SCORES, ["", *(f"+react@{p}" for p in PERCENTILES)]),
     "variants": ["energy", "energy+react", "react-per-unit", "react-two-sided"],
+    "rivals": _each([*LATER_SCORES, "lts", *GEOMETRY, "knn"], CLIPS),
     "shaping": ["energy", "energy+react", *SHAPING, "dice", "dice+react"],
 }
 FEW = 5  # with fewer samples per feature, the covariance is shrunk
@@ -89,8 +115,8 @@ class Method:
         clip = self.clip(setting)
         if self.layer:  # the extractor clips
             return ReActDetector(setting.head, percentile=None)
-        if self.name in SCORES:
-            score = SCORES[self.name]
+        if self.name in SCORES | LATER_SCORES:
+            score = (SCORES | LATER_SCORES)[self.name]
             return ReActDetector(setting.head, score_function=score, **clip)
         if self.name == "react-per-unit":
             return ReActDetector(
@@ -112,6 +138,14 @@ class Method:
         if self.name == "dice":
             dice = DICE(setting.head, DICE_WITH_CLIP) if steps else DICE(setting.head)
             return make_pipeline(*steps, dice, ReActDetector(percentile=None))
+        if self.name == "lts":
+            rule = LTS(setting.head)
+            return make_pipeline(*steps, rule, ReActDetector(percentile=None))
+        if self.name in GEOMETRY:
+            return make_pipeline(*steps, GEOMETRY[self.name](setting.head))
+        if self.name == "knn":
+            n_neighbors = max(1, min(50, setting.shape[0] // 20))
+            return make_pipeline(*steps, KNNDetector(n_neighbors))
         rule = SHAPING[self.name]()
         return make_pipeline(rule, ReActDetector(setting.head, percentile=None))
 
