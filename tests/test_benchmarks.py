@@ -23,6 +23,8 @@ def test_smoke(script):
     assert "| ratio " in run(script, "--smoke")
 
 
-@pytest.mark.parametrize("script", ["imagenet_sample.py", "surrogates.py"])
+@pytest.mark.parametrize(
+    "script", ["imagenet_sample.py", "surrogates.py", "selection_without_ood.py"]
+)
 def test_real_images_are_skipped_with_a_reason_where_there_are_none(tmp_path, script):
     assert run(script, "--data", tmp_path).startswith("Skipped: ")

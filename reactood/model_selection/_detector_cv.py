@@ -376,9 +376,9 @@ def measure_of(scoring):
             return scorer(_Scored(), scores, labels)
         except AttributeError as error:
             raise ValueError(
-                f"scoring={scoring!r} asks for more than decision_function, which is "
-                "all that there is of a candidate here. Use a scorer of scores, such "
-                "as 'roc_auc' or 'fpr95', or "
+                f"scoring={scoring!r} uses more than decision_function, but a "
+                "candidate has no other method here. Use a scorer that needs only "
+                "scores, such as 'roc_auc' or 'fpr95', or "
                 "GridSearchCV(ReActDetector(...), {'percentile': [...]})."
             ) from error
 

@@ -408,6 +408,7 @@ def test_no_clipping_is_tried_once(data, head):
     assert given.best_percentile_ == usual.best_percentile_
 
 
+@small_data
 @pytest.mark.filterwarnings("ignore:OOD rows score higher")
 def test_one_split_has_a_best_percentile(data, head):
     X, y = data
@@ -434,7 +435,7 @@ def test_no_clipping_is_said(rng):
     head = np.eye(6), np.zeros(6)
     with pytest.warns(UserWarning, match=r"percentile=None is chosen.*ReActDetectorCV"):
         tuned = tune_percentile(
-            ReActDetector(head, percentile=70),
+            ReActDetector(head, percentile=70, check_score=False),
             H,
             surrogate="mixed",
             percentiles=[70, 80],
