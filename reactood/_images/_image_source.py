@@ -70,12 +70,12 @@ class ImageSource(abc.ABC):
         return self.n_rows
 
     @abc.abstractmethod
-    def batches(self, plan: Iterable[list[int]]) -> Iterator[Batch]:
-        """Yield the batches of rows that ``plan`` names, in this order."""
+    def batches(self, order: Iterable[list[int]]) -> Iterator[Batch]:
+        """Yield the batches of rows that ``order`` names, in this order."""
 
-    def preview(self, plan: Iterable[list[int]]) -> Iterator[Batch]:
+    def preview(self, order: Iterable[list[int]]) -> Iterator[Batch]:
         """Yield batches as `batches` does, for a look at the first images only."""
-        return self.batches(plan)
+        return self.batches(order)
 
     def finish(self, batch: torch.Tensor) -> torch.Tensor:
         """Return a batch as floats, on whatever device it is."""
@@ -111,8 +111,8 @@ def first_images(source, n, *, skip_errors=False):
     """
     images: list[torch.Tensor] = []
     errors: dict[int, Exception] = {}
-    plan = plan_rows(range(source.n_rows or n), n)
-    with contextlib.closing(source.preview(plan)) as batches:
+    order = split_rows(range(source.n_rows or n), n)
+    with contextlib.closing(source.preview(order)) as batches:
         for batch in batches:
             errors |= batch.errors
             if errors and not skip_errors:
@@ -129,7 +129,7 @@ def first_images(source, n, *, skip_errors=False):
     return torch.cat(images)[:n]
 
 
-def plan_rows(rows: Iterable[int], batch_size: int) -> Iterator[list[int]]:
+def split_rows(rows: Iterable[int], batch_size: int) -> Iterator[list[int]]:
     """Yield rows in batches."""
     rows = iter(rows)
     while batch := list(itertools.islice(rows, batch_size)):

@@ -91,9 +91,9 @@ class ArraySource(ImageSource):
         """Return one image as it was given."""
         return self.X[row]
 
-    def batches(self, plan):
-        """Yield the batches of rows that ``plan`` names."""
-        for rows in plan:
+    def batches(self, order):
+        """Yield the batches of rows that ``order`` names."""
+        for rows in order:
             first, last = rows[0], rows[-1] + 1
             picked = slice(first, last) if last - first == len(rows) else rows
             images = as_tensor(self.X[picked]).cpu().to(torch.float32).contiguous()
@@ -154,15 +154,15 @@ class ItemSource(ImageSource):
         """Make floats of pixels, on whatever device they are."""
         return self.prepare.finish(batch)
 
-    def batches(self, plan):
-        """Yield the batches of rows that ``plan`` names, in this order."""
+    def batches(self, order):
+        """Yield the batches of rows that ``order`` names, in this order."""
         if not self.num_workers:
-            yield from self.preview(plan)
+            yield from self.preview(order)
             return
         self._load_images()
         loader = DataLoader(
             Prepared(self.items, self.prepare),
-            batch_sampler=_Plan(plan),
+            batch_sampler=_Order(order),
             num_workers=self.num_workers,
             collate_fn=collate,
             worker_init_fn=functools.partial(allow_pixels, Image.MAX_IMAGE_PIXELS),
@@ -185,17 +185,17 @@ class ItemSource(ImageSource):
                 ):  # raised again when the image is prepared
                     loaded(item)
 
-    def preview(self, plan):
+    def preview(self, order):
         """Yield batches that are made in this process."""
         prepared = Prepared(self.items, self.prepare)
         several = self.prepare.thread_safe and self.keyed
         n_threads = torch.get_num_threads() if several else 1
         if n_threads == 1:
-            for rows in plan:
+            for rows in order:
                 yield self.uniform(*collate([prepared[row] for row in rows]))
             return
         with ThreadPoolExecutor(n_threads) as pool:
-            for rows in plan:
+            for rows in order:
                 items = list(pool.map(prepared.__getitem__, rows))
                 yield self.uniform(*collate(items))
 
@@ -250,14 +250,14 @@ class LoaderSource(ImageSource):
         """Make floats of pixels, on whatever device they are."""
         return self.prepare.finish(batch)
 
-    def batches(self, plan):
-        """Yield the loader's own batches, whatever the plan, `preview`'s ones again."""
+    def batches(self, order):
+        """Yield the loader's own batches, those of `preview` again; no order counts."""
         if self._begun is None:
             self._begin()
         seen, rest = self._begun
         yield from self._batches(itertools.chain(seen, rest))
 
-    def preview(self, plan):
+    def preview(self, order):
         """Yield the loader's first batches; `batches` goes on with all of them."""
         self._begin()
         yield from self._batches(self._remembered())
@@ -347,11 +347,11 @@ def _is_one_image(thing):
     return isinstance(thing, Image.Image)
 
 
-class _Plan:
-    """Makes a plan look like torch's samplers, which are asked again for each pass."""
+class _Order:
+    """An order of rows as one of torch's samplers, which are read for each pass."""
 
-    def __init__(self, plan):
-        self.plan = plan
+    def __init__(self, order):
+        self.order = order
 
     def __iter__(self):
-        return iter(self.plan)
+        return iter(self.order)

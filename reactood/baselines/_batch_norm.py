@@ -5,7 +5,7 @@ import functools
 from sklearn.utils import check_array
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reactood._images._image_source import plan_rows
+from reactood._images._image_source import split_rows
 from reactood._images._preparation import preparation_of
 from reactood._images._sources import open_source
 from reactood._networks._build import build_network
@@ -112,4 +112,4 @@ def _whole_batches(source, extractor, device):
     size = read_size(extractor.batch_size, device)
     n_batches = max(round((source.n_rows or 0) / size), 1)
     size = -(-(source.n_rows or size) // n_batches)
-    return plan_rows(range(source.n_rows or 0), size)
+    return split_rows(range(source.n_rows or 0), size)

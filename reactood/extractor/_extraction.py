@@ -1,6 +1,6 @@
 """Fill a sink with features: known rows from the cache, the others by a Pass."""
 
-from reactood._images._image_source import plan_rows
+from reactood._images._image_source import split_rows
 from reactood._utils._progress import progress_bar
 from reactood.extractor._cached_rows import CachedRows
 from reactood.extractor._pass import Pass
@@ -51,7 +51,7 @@ def fill(sink, source, forward, store, *, batch_size, on_error, verbose):
                 run.errors[row] = run.errors[other]
     else:
         with progress_bar(source.n_rows, verbose) as progress:
-            run.compute(plan_rows(range(source.n_rows or 0), batch_size), progress)
+            run.compute(split_rows(range(source.n_rows or 0), batch_size), progress)
     run.warn_of_errors()
     return run.errors
 
@@ -61,7 +61,7 @@ def _missing(source, cached):
     todo: list[int] = []
     twins: dict[int, int] = {}
     first: dict[bytes | None, int] = {}
-    for rows in plan_rows(range(source.n_rows), LOOKUP_ROWS):
+    for rows in split_rows(range(source.n_rows), LOOKUP_ROWS):
         keys = dict(zip(rows, source.keys(rows), strict=True))
         found = cached.find(keys)
         for row, key in keys.items():

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from reactood._images._image_source import plan_rows
+from reactood._images._image_source import split_rows
 from reactood._utils._warnings import warn
 
 MOST_NAMED = 10
@@ -40,13 +40,13 @@ class Pass:
         self.errors = {}
         self.done = set() if cached is None else cached.done
 
-    def compute(self, plan, progress):
-        """Compute the rows that ``plan`` names, in batches."""
+    def compute(self, order, progress):
+        """Compute the rows that ``order`` names, in batches."""
         taken: list[int] = []
         n_before = -1
         while True:
             try:
-                return self._run(_noted(plan, taken), progress)
+                return self._run(_noted(order, taken), progress)
             except (RuntimeError, ConnectionError, EOFError) as error:
                 rows = [row for row in taken if row not in self.done]
                 if not (_is_dead_worker(error) and self.source.n_rows):
@@ -62,8 +62,8 @@ class Pass:
                 warn(
                     f"A process that reads images died ({error}). Starting it again.",
                 )
-                again = plan_rows(rows, self.batch_size)
-                plan, taken = itertools.chain(again, plan), []
+                again = split_rows(rows, self.batch_size)
+                order, taken = itertools.chain(again, order), []
 
     def warn_of_errors(self):
         """Name the images that could not be read, if there are any."""
@@ -79,9 +79,9 @@ class Pass:
             + (f"; and {len(more)} more: {more}" if more else "."),
         )
 
-    def _run(self, plan, progress):
+    def _run(self, order, progress):
         # Reading threads and processes are stopped in any case.
-        with contextlib.closing(self.source.batches(plan)) as batches:
+        with contextlib.closing(self.source.batches(order)) as batches:
             readable = self._readable(batches, progress)
             for rows, features in self.forward(readable, self.source.finish):
                 self.sink.write(rows, features)
@@ -122,7 +122,7 @@ def _is_dead_worker(error):
     )
 
 
-def _noted(plan, taken):
-    for rows in plan:
+def _noted(order, taken):
+    for rows in order:
         taken += rows
         yield rows

@@ -7,7 +7,7 @@ or gone.
 
 import time
 
-from reactood._images._image_source import plan_rows
+from reactood._images._image_source import split_rows
 from reactood._utils._progress import progress_bar
 
 POLL_S = 0.02
@@ -53,7 +53,7 @@ class Sharing:
     def _claimed(self, todo, progress, *, force):
         """Yield batches of rows that are this process's to compute."""
         mine = []
-        for rows in plan_rows(todo, self.batch_size):
+        for rows in split_rows(todo, self.batch_size):
             claimed, n_found = self.cached.claim(rows, force=force)
             progress.update(n_found)
             mine += claimed

@@ -25,7 +25,7 @@ from reactood._cli.benchmark import _published as published
 from reactood._cli.benchmark import _report as report
 from reactood._cli.benchmark import _suites as suites
 from reactood._cli.benchmark._files import Absent, list_classes, read_idx
-from reactood._cli.benchmark._methods import GROUPS, Setting, parse_methods
+from reactood._cli.benchmark._methods import GROUPS, MethodInputs, parse_methods
 from reactood._cli.benchmark._tasks import Request
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.metrics import fpr_at_tpr
@@ -209,11 +209,11 @@ def test_methods_come_once_and_in_order():
 
 
 def test_a_given_threshold_yields_to_a_percentile_of_its_own(rng):
-    setting = Setting((np.ones((2, 3)), np.zeros(2)), 90.0, threshold=0.4)
+    inputs = MethodInputs((np.ones((2, 3)), np.zeros(2)), 90.0, threshold=0.4)
     given, own = parse_methods("energy+react,energy+react@50")
-    assert given.make(setting).get_params()["threshold"] == 0.4
+    assert given.make(inputs).get_params()["threshold"] == 0.4
     X = rng.random((20, 3))
-    detector = own.make(setting).fit(X)
+    detector = own.make(inputs).fit(X)
     assert detector.activation_threshold_ == pytest.approx(np.median(X), rel=1e-5)
 
 

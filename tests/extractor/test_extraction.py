@@ -47,9 +47,9 @@ class Source:
     def finish(self, batch):
         return batch
 
-    def batches(self, plan):
+    def batches(self, order):
         ahead = []
-        for rows in plan:  # asked for before the first of them are given out
+        for rows in order:  # asked for before the first of them are given out
             ahead.append(rows)
             if len(ahead) > 2:
                 yield self._batch(ahead.pop(0))

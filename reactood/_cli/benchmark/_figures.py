@@ -18,11 +18,11 @@ def draw(benchmark):
     except ImportError:
         return []
     calibration, test, *ood = benchmark.features.values()
-    setting = benchmark.setting
-    plain = ReActDetector(setting.head, percentile=None).fit(calibration)
+    inputs = benchmark.inputs
+    plain = ReActDetector(inputs.head, percentile=None).fit(calibration)
     try:
         clipped = ReActDetector(
-            setting.head, percentile=setting.percentile, threshold=setting.threshold
+            inputs.head, percentile=inputs.percentile, threshold=inputs.threshold
         ).fit(calibration)
     except ValueError:
         return []

@@ -71,7 +71,7 @@ DICE_WITH_CLIP = 10  # percent of the weights, which the authors use after a cli
 
 
 @dataclass(frozen=True)
-class Setting:
+class MethodInputs:
     """The values from which methods are built: head, clip, classes, noise of ODIN."""
 
     head: Any
@@ -102,30 +102,30 @@ class Method:
         name, _, layer = self.name.partition(":")
         return layer if name == "react-layer" else None
 
-    def clip(self, setting):
+    def clip(self, inputs):
         """Return the detector's parameters for the clip, or for no clip."""
         if not self.clipped:
             return {"percentile": None, "threshold": None}
         if self.percentile is not None:
             return {"percentile": self.percentile, "threshold": None}
-        return {"percentile": setting.percentile, "threshold": setting.threshold}
+        return {"percentile": inputs.percentile, "threshold": inputs.threshold}
 
-    def make(self, setting):
+    def make(self, inputs):
         """Return an unfitted detector on features."""
-        clip = self.clip(setting)
+        clip = self.clip(inputs)
         if self.layer:  # the extractor clips
-            return ReActDetector(setting.head, percentile=None)
+            return ReActDetector(inputs.head, percentile=None)
         if self.name in SCORES | LATER_SCORES:
             score = (SCORES | LATER_SCORES)[self.name]
-            return ReActDetector(setting.head, score_function=score, **clip)
+            return ReActDetector(inputs.head, score_function=score, **clip)
         if self.name == "react-per-unit":
             return ReActDetector(
-                setting.head, percentile=clip["percentile"], per_unit=True
+                inputs.head, percentile=clip["percentile"], per_unit=True
             )
         if self.name == "react-two-sided":
             upper = clip["percentile"]
             return ReActDetector(
-                setting.head, percentile=upper, lower_percentile=100 - upper
+                inputs.head, percentile=upper, lower_percentile=100 - upper
             )
         steps = []
         if self.clipped:
@@ -134,24 +134,24 @@ class Method:
                 VRAP(low=0.0, high_percentile=percentile, high=high, per_unit=False)
             ]
         if self.name == "mahalanobis":
-            return make_pipeline(*steps, _mahalanobis(setting))
+            return make_pipeline(*steps, _mahalanobis(inputs))
         if self.name == "dice":
-            dice = DICE(setting.head, DICE_WITH_CLIP) if steps else DICE(setting.head)
+            dice = DICE(inputs.head, DICE_WITH_CLIP) if steps else DICE(inputs.head)
             return make_pipeline(*steps, dice, ReActDetector(percentile=None))
         if self.name == "lts":
-            rule = LTS(setting.head)
+            rule = LTS(inputs.head)
             return make_pipeline(*steps, rule, ReActDetector(percentile=None))
         if self.name in GEOMETRY:
-            return make_pipeline(*steps, GEOMETRY[self.name](setting.head))
+            return make_pipeline(*steps, GEOMETRY[self.name](inputs.head))
         if self.name == "knn":
-            n_neighbors = max(1, min(50, setting.shape[0] // 20))
+            n_neighbors = max(1, min(50, inputs.shape[0] // 20))
             return make_pipeline(*steps, KNNDetector(n_neighbors))
         rule = SHAPING[self.name]()
-        return make_pipeline(rule, ReActDetector(setting.head, percentile=None))
+        return make_pipeline(rule, ReActDetector(inputs.head, percentile=None))
 
 
-def _mahalanobis(setting):
-    n_samples, n_features = setting.shape
+def _mahalanobis(inputs):
+    n_samples, n_features = inputs.shape
     if n_samples < FEW * n_features:
         return MahalanobisDetector(LedoitWolf(assume_centered=True))
     return MahalanobisDetector()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reactood._cli.benchmark._methods import Setting, classes_for_mahalanobis
+from reactood._cli.benchmark._methods import MethodInputs, classes_for_mahalanobis
 from reactood._cli.benchmark._published import published
 from reactood._images._digest import image_digest
 from reactood._utils._fingerprint._walk import identity
@@ -86,9 +86,9 @@ class Benchmark:
         return {
             "suite": self.task.suite,
             "model": self.task.model_name,
-            "percentile": self.setting.percentile,
-            "threshold": self.setting.threshold,
-            "odin_noise": list(self.setting.noise),
+            "percentile": self.inputs.percentile,
+            "threshold": self.inputs.threshold,
+            "odin_noise": list(self.inputs.noise),
             "counts": {name: len(images) for name, images in self.images.items()},
             "id_accuracy": self._accuracy(self.plain_classes),
             "notes": self.task.notes,
@@ -102,7 +102,7 @@ class Benchmark:
         task, threshold, noise = self.task, self.threshold, self.noise
         self.features = self._extracted(self.extractor)
         self.calibration, self.test, *_ = self.features.values()
-        self.setting = Setting(
+        self.inputs = MethodInputs(
             head=self.extractor.head_,
             percentile=self.percentile,
             threshold=task.threshold if threshold is None else threshold,
@@ -110,7 +110,7 @@ class Benchmark:
             shape=self.calibration.shape,
             noise=task.noise if noise is None else (noise, noise),
         )
-        plain = ReActDetector(self.setting.head, percentile=None)
+        plain = ReActDetector(self.inputs.head, percentile=None)
         self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
 
     def _extracted(self, extractor):
@@ -173,18 +173,18 @@ class Benchmark:
         if method.name == "odin":
             return self._odin(method)
         features = self.features
-        detector: Any = method.make(self.setting)
+        detector: Any = method.make(self.inputs)
         clip: Any = None
         if method.layer:
             extractor = clip_layer(
                 self.extractor,
                 method.layer,
                 self.task.calibration,
-                percentile=method.clip(self.setting)["percentile"],
+                percentile=method.clip(self.inputs)["percentile"],
             )
             features = self._extracted(extractor)
         calibration, *_ = features.values()
-        classes = self.setting.classes if "mahalanobis" in method.name else None
+        classes = self.inputs.classes if "mahalanobis" in method.name else None
         detector.fit(calibration, classes)
         _, last = parts_of(detector)
         if method.clipped and not method.layer:
@@ -198,9 +198,9 @@ class Benchmark:
     def _odin(self, method):
         clip = float("inf")
         if method.clipped:
-            detector = ReActDetector(self.setting.head, **method.clip(self.setting))
+            detector = ReActDetector(self.inputs.head, **method.clip(self.inputs))
             clip = detector.fit(self.calibration).activation_threshold_
-        noise = self.setting.noise[method.clipped]
+        noise = self.inputs.noise[method.clipped]
         options = {k: v for k, v in self.options.items() if k not in UNKNOWN_TO_ODIN}
         extractor = ODINFeatureExtractor(
             self.task.model,
@@ -213,7 +213,7 @@ class Benchmark:
             **options,
         ).fit(self.task.calibration)
         detector = ReActDetector(
-            self.setting.head,
+            self.inputs.head,
             percentile=None,
             score_function="msp",
             temperature=ODIN_TEMPERATURE,
