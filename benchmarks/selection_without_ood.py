@@ -214,7 +214,7 @@ def table(networks, seeds):
                 params = tuned.best_params_
                 choice = f"{params['score_function']}, {params['percentile']}"
                 rows.append([name, ood, choice, *cells, f"{regret:.1f}"])
-    columns = "network", "OOD", "choice", "default", "AUROC / FPR95", "best", "msp"
+    columns = "network", "OOD", "choice", "default", "chosen", "best", "msp"
     print_table((*columns, "energy", "regret"), rows)
     of_all = np.array(list(regrets.values()))  # (cells, seeds)
     first, means, spread = of_all[:, 0], of_all.mean(axis=1), of_all.std(axis=1)
