@@ -220,7 +220,8 @@ class ViMDetector(_WithHead):
 
     n_components : int, default=None
         Dimension of the principal subspace. None for 1,000 from 2,048 features on and
-        512 from 768 on, as in the authors' code, and half the features below.
+        512 from 768 on, as in the authors' code, and half the features below, but at
+        most half the number of rows.
 
     contamination : float, default=0.05
         The share of the training samples that falls below the decision threshold, a
@@ -288,6 +289,7 @@ class ViMDetector(_WithHead):
         if kept is None:
             sizes = ((2048, 1000), (768, 512), (0, max(1, n_features // 2)))
             kept = next(size for least, size in sizes if n_features >= least)
+            kept = max(1, min(kept, n // 2))
         if kept >= min(n, n_features):
             raise ValueError(
                 f"n_components={self.n_components} means {kept} principal components "

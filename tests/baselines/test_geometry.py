@@ -100,9 +100,13 @@ def test_vim(X, new, head, n_components):
     np.testing.assert_allclose(detector.alpha_, alpha)
 
 
-@pytest.mark.parametrize("kept", [9, 60, None])
+def test_vim_keeps_at_most_half_as_many_components_as_rows(X, head):
+    assert ViMDetector(head).fit(X[:6]).residual_space_.shape == (9, 6)
+
+
+@pytest.mark.parametrize("kept", [4, 9, 60])
 def test_vim_without_a_residual(X, head, kept):
-    rows = X[:4] if kept is None else X
+    rows = X[:4] if kept == 4 else X
     with pytest.raises(ValueError, match="leaves no residual: give more rows"):
         ViMDetector(head, n_components=kept).fit(rows)
 
