@@ -508,11 +508,11 @@ def test_the_check_reads_in_distribution_rows_only(rng):
 
 
 REAL = {  # network: whether the default is a trap, and images to learn from
-    "densenet_cifar10": (True, "cifar10-jpeg", 6),
     "pqf_resnet18": (True, "imagenet-val", 3),
     "mobilenet_v2": (False, "imagenet-val", 3),
 }
 SLOW = {
+    "densenet_cifar10": (True, "cifar10-jpeg", 6),
     "pqf_resnet50_large": (True, "imagenet-val", 3),
     "ktb_resnet50_large_blocks": (False, "imagenet-val", 3),
     "resnet20": (False, "cifar10-jpeg", 4),

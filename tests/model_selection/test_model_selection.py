@@ -494,6 +494,7 @@ def test_bad_estimators(data):
         tune_percentile(ReActDetector(threshold=1.0), X)
 
 
+@pytest.mark.slow
 def test_the_surrogates_choice_on_real_textures(real_data):
     """Scrambled photos choose nearly as well as the textures themselves would."""
     spec = importlib.util.spec_from_file_location("m", real_data / "mobilenet_v2.py")
