@@ -30,14 +30,24 @@ def find_folder(options):
     return None
 
 
+def load_file(path):
+    """Return a Python file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def load_model(folder):
     """Return the module that has `load()` and `preprocess()`."""
-    spec = importlib.util.spec_from_file_location("model", folder / "mobilenet_v2.py")
-    model = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(model)
-    return model
+    return load_file(folder / "mobilenet_v2.py")
+
+
+def images(folder):
+    """Return the paths of all images under a folder, sorted."""
+    return sorted(map(str, folder.rglob("*.*")))
 
 
 def list_images(folder):
     """Return the paths of the photos and of the textures, sorted."""
-    return [sorted(map(str, (folder / name).rglob("*.*"))) for name in NEEDED[1:]]
+    return [images(folder / name) for name in NEEDED[1:]]

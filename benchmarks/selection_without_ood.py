@@ -14,13 +14,12 @@ are not there are left out. Features are kept in `--cache`, so that a second run
 minutes.
 """
 
-import importlib.util
 import io
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from _real_images import arguments, find_folder
+from _real_images import arguments, find_folder, images, load_file, load_model
 from _timing import limit_threads, machine, print_table
 from PIL import Image
 from sklearn.model_selection import ParameterGrid
@@ -50,21 +49,6 @@ DEFAULT = {"score_function": "energy", "percentile": 90.0}
 PLAIN = [{"score_function": name, "percentile": None} for name in ("msp", "energy")]
 
 
-def load_file(path):
-    """Return a Python file of the data folder as a module, None where it is not."""
-    if not path.exists():
-        return None
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def images(folder):
-    """Return the paths of all images under a folder, sorted."""
-    return sorted(map(str, folder.rglob("*.*")))
-
-
 class AsJPEG:
     """Cut or scale an image to 32 pixels and put it through a lossy JPEG file.
 
@@ -85,10 +69,11 @@ class AsJPEG:
 
 def imagenet_networks(folder, cache):
     """Yield names, heads and features of networks for ImageNet."""
-    mobilenet = load_file(folder / "mobilenet_v2.py")
-    resnets = load_file(folder / "imagenet-resnets" / "imagenet_resnets.py")
+    mobilenet = load_model(folder)
+    file = folder / "imagenet-resnets" / "imagenet_resnets.py"
     networks = {"mobilenet_v2": (mobilenet.load, mobilenet.preprocess())}
-    if resnets is not None:
+    if file.exists():
+        resnets = load_file(file)
         for name in IMAGENET_RESNETS:
             networks[name] = (lambda name=name: resnets.load(name)), resnets.preprocess
     for name, (load, preprocess) in networks.items():
@@ -116,9 +101,10 @@ def imagenet_networks(folder, cache):
 
 def cifar_networks(folder, cache):
     """Yield names, heads and features of networks for CIFAR-10."""
-    nets = load_file(folder / "cifar-nets" / "cifar_nets.py")
-    if nets is None:
+    file = folder / "cifar-nets" / "cifar_nets.py"
+    if not file.exists():
         return
+    nets = load_file(file)
     scale = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(32)])
     crop = transforms.CenterCrop(32)
     for name in CIFAR_NETS:

@@ -165,6 +165,11 @@ def linear_head(head, X):
     return made
 
 
+def linear_logits(X, weight, bias):
+    """Return the logits of an array of features, in its dtype."""
+    return X @ weight.T.astype(X.dtype) + bias.astype(X.dtype)
+
+
 def _is_recipe(head):
     """Return whether ``head`` is a function without arguments that makes the head."""
     return (

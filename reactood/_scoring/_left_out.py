@@ -57,6 +57,7 @@ def leave_classes_out(
         Deals them out.
     n_parts, n_repeats : int
         Into how many parts, and how many times anew.
+
     Returns
     -------
     left_out : LeftOutClasses

@@ -323,6 +323,8 @@ SCORES = {
 }
 
 
+CENTERED = "centered_energy", "centered_max_logit"  # they depend on the softmax alone
+
 # Scores that follow from the largest logit z, the logarithm of the MSP, the mean of all
 # logits and the temperature T.
 _FROM_LARGEST = {

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from reactood._scoring._blocks import rows_per_block, take_rows
+from reactood._scoring._blocks import rows_per_block
 from reactood._scoring._scores import check_spread
 from reactood._utils._estimators import FractionHints, ThresholdMixin, as_a_whole
 from reactood._utils._labels import id_rows
@@ -26,7 +26,7 @@ class BaseFeatureDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
 
     contamination: float
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=False)  # some hold estimators
     @as_a_whole
     def fit(self, X, y=None):
         """Learn from in-distribution features, and learn the decision threshold.
@@ -45,9 +45,10 @@ class BaseFeatureDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
             The fitted detector.
         """
         X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
-        _, rows = id_rows(y, X)
-        X = take_rows(X, rows)
-        scores = self._learn(X)
+        y, rows = id_rows(y, X)
+        if rows is not None:
+            X, y = X[rows], y[rows]
+        scores = self._learn(X, y)
         check_spread(scores, X)
         self.offset_ = float(np.percentile(scores, 100 * self.contamination))
         return self
@@ -68,8 +69,8 @@ class BaseFeatureDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
         check_is_fitted(self)
         return self._scores(validate_data(self, X, dtype=FLOATS, reset=False))
 
-    def _learn(self, X):
-        """Learn, and return the scores of the rows."""
+    def _learn(self, X, y):
+        """Learn from in-distribution rows and their labels; return their scores."""
         raise NotImplementedError
 
     def _score(self, X):

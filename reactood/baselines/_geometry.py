@@ -9,13 +9,13 @@ from scipy.special import logsumexp
 from sklearn.utils import gen_batches
 
 from reactood._scoring._blocks import rows_per_block
-from reactood._scoring._heads import linear_head
+from reactood._scoring._heads import linear_head, linear_logits
 from reactood._utils._sklearn import Interval
 from reactood.baselines._base import BaseFeatureDetector
 
 
 class _WithHead(BaseFeatureDetector):
-    """Keeps the head's weights and bias, and the mean of the features."""
+    """Keeps the weights and the bias of the head."""
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseFeatureDetector._parameter_constraints,
@@ -29,7 +29,7 @@ class _WithHead(BaseFeatureDetector):
         self.weight_, self.bias_ = head.weight, head.bias
 
     def _logits(self, X):
-        return X @ self.weight_.T.astype(X.dtype) + self.bias_.astype(X.dtype)
+        return linear_logits(X, self.weight_, self.bias_)
 
 
 class FDBDDetector(_WithHead):
@@ -100,7 +100,7 @@ class FDBDDetector(_WithHead):
         self.head = head
         self.contamination = contamination
 
-    def _learn(self, X):
+    def _learn(self, X, y):
         self._take_head(X)
         self.mean_ = X.mean(axis=0, dtype=np.float64)
         weight = self.weight_.astype(np.float64)
@@ -190,7 +190,7 @@ class NCIDetector(_WithHead):
         self.alpha = alpha
         self.contamination = contamination
 
-    def _learn(self, X):
+    def _learn(self, X, y):
         self._take_head(X)
         self.mean_ = X.mean(axis=0, dtype=np.float64)
         return self._scores(X)
@@ -282,7 +282,7 @@ class ViMDetector(_WithHead):
         self.n_components = n_components
         self.contamination = contamination
 
-    def _learn(self, X):
+    def _learn(self, X, y):
         self._take_head(X)
         n, n_features = X.shape
         kept = self.n_components

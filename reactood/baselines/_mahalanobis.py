@@ -1,25 +1,19 @@
 """Score by the Mahalanobis distance to the nearest class mean."""
 
-from numbers import Real
 from typing import ClassVar
 
 import numpy as np
 from scipy.linalg import cholesky, eigh
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import clone
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.utils import gen_batches
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._scoring._blocks import rows_per_block
-from reactood._scoring._scores import check_spread
-from reactood._utils._estimators import FractionHints, ThresholdMixin, as_a_whole
-from reactood._utils._labels import id_rows
-from reactood._utils._sklearn import HasMethods, Interval, _fit_context
-
-FLOATS = np.float64, np.float32
+from reactood._utils._sklearn import HasMethods
+from reactood.baselines._base import BaseFeatureDetector
 
 
-class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstimator):
+class MahalanobisDetector(BaseFeatureDetector):
     """Scores features by their distance to the nearest class mean.
 
     Each class is a Gaussian, all with the same covariance [1]_. As in the comparison in
@@ -79,16 +73,14 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
     """
 
     _parameter_constraints: ClassVar[dict] = {
+        **BaseFeatureDetector._parameter_constraints,
         "covariance_estimator": [HasMethods(["fit", "get_precision"]), None],
-        "contamination": [Interval(Real, 0, 0.5, closed="right")],
     }
 
     def __init__(self, covariance_estimator=None, *, contamination=0.05):
         self.covariance_estimator = covariance_estimator
         self.contamination = contamination
 
-    @_fit_context(prefer_skip_nested_validation=False)
-    @as_a_whole
     def fit(self, X, y=None):
         """Learn class means, their common covariance and the decision threshold.
 
@@ -114,12 +106,10 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
             too few rows to estimate their covariance without shrinkage: at most as many
             as features and classes together.
         """
-        X = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
-        labels, rows = id_rows(y, X)
-        if labels is None:
-            labels = np.ones(len(X), dtype=int)
-        if rows is not None:
-            X, labels = X[rows], labels[rows]
+        return super().fit(X, y)
+
+    def _learn(self, X, y):
+        labels = np.ones(len(X), dtype=int) if y is None else y
         classes, codes = np.unique(labels, return_inverse=True)
         centered, of_classes = X.astype(np.float64), []
         for code in range(len(classes)):
@@ -137,12 +127,9 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
             )
         _check_freedom(centered, codes, precision)
         means, root = np.array(of_classes), _root(precision)
-        scores = _negative_distances(X, means, root)
-        check_spread(scores, X)
         self.classes_, self.means_, self.precision_ = classes, means, precision
         self._root = root
-        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
-        return self
+        return self._scores(X)
 
     def score_samples(self, X):
         """Return minus the squared distance to the nearest class mean.
@@ -157,8 +144,9 @@ class MahalanobisDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
         scores : ndarray of shape (n_samples,)
             Scores of at most 0, float64: the higher, the more in-distribution.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=FLOATS, reset=False)
+        return super().score_samples(X)
+
+    def _scores(self, X):
         return _negative_distances(X, self.means_, self._root)
 
 

@@ -85,7 +85,7 @@ class KNNDetector(BaseFeatureDetector):
         self.index = index
         self.contamination = contamination
 
-    def _learn(self, X):
+    def _learn(self, X, y):
         if self.n_neighbors >= len(X):
             raise ValueError(
                 f"n_neighbors={self.n_neighbors} with {len(X)} rows (n_samples="

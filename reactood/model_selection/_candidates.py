@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
 
+from reactood._scoring._scores import CENTERED
 from reactood._utils._response import scoring_of
 
 # GEN costs more than all of these together, and was never the choice of the study.
@@ -22,7 +23,6 @@ OF_CLIP_AND_SCORE = {
     "temperature",
 }
 TOLERANCE = 0.2  # by which errors, 1 - AUROC, may differ and count as equal
-SAFE = "centered_energy", "centered_max_logit"  # these are preferred to equal ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +53,21 @@ def make_candidates(detector, candidates=None):
         None for all of ``SCORES`` with all of ``PERCENTILES``.
     """
     if candidates is None:
-        grid = {"score_function": SCORES, "percentile": PERCENTILES}
-        candidates = list(ParameterGrid(grid))
-    elif isinstance(candidates, dict):
+        candidates = {"score_function": SCORES, "percentile": PERCENTILES}
+    if isinstance(candidates, dict):
         candidates = list(ParameterGrid(candidates))
-    dicts = [some for some in candidates if isinstance(some, dict)]
-    names = ["score_function", "percentile"]
-    names += [name for some in dicts for name in some if name not in names]
-    names = list(dict.fromkeys(names))
-    own = {name: detector.get_params().get(name) for name in names}
+    names = dict.fromkeys(["score_function", "percentile"])
+    for some in candidates:
+        if isinstance(some, dict):
+            names |= dict.fromkeys(some)
+    current = detector.get_params()
+    own = {name: current.get(name) for name in names}
     made = [Candidate(own, detector)]
     for some in candidates:
         if isinstance(some, dict):
             params = {**own, **some}
             if all(params != other.params for other in made):
-                made.append(Candidate(params, _changed(detector, some)))
+                made.append(Candidate(params, with_params(detector, **some)))
         elif isinstance(some, BaseEstimator):
             scoring_of(some, needs_predict=True)
             made.append(Candidate({"estimator": some}, some))
@@ -80,7 +80,7 @@ def make_candidates(detector, candidates=None):
     return made
 
 
-def _changed(detector, params):
+def with_params(detector, **params):
     """Return an unfitted detector with other parameters; the head is not copied."""
     if any("__" in name for name in params):
         return clone(detector).set_params(**params)
@@ -88,7 +88,7 @@ def _changed(detector, params):
     return shared.set_params(**params)
 
 
-def choose(aurocs, candidates, *, tolerance=TOLERANCE, safe=SAFE):
+def choose(aurocs, candidates, *, tolerance=TOLERANCE, safe=CENTERED):
     """Return the index of the choice, and which candidates count as equal to the best.
 
     The first candidate, the user's own setting, is kept where it is among the equal.

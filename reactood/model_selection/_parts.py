@@ -23,6 +23,14 @@ def detector_of(estimator):
     return steps, detector
 
 
+def features_of(steps, X, y):
+    """Return the steps, as a fitted copy, and the features: ``X`` without steps."""
+    if steps is None:
+        return None, X
+    steps = clone(steps)
+    return steps, steps.fit_transform(X, y)
+
+
 def joined(estimator, steps, detector):
     """Return the fitted parts in the form that was given: a pipeline, or none."""
     if not isinstance(estimator, Pipeline):

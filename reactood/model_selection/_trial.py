@@ -12,12 +12,14 @@ from reactood._scoring._clip import learn_clips
 from reactood._scoring._heads import IdentityHead, LinearHead, make_head
 from reactood._scoring._left_out import LeftOutClasses, leave_classes_out
 from reactood._scoring._scorer import Scorer
+from reactood._scoring._scores import CENTERED, centered
 from reactood._utils._labels import id_rows
 from reactood._utils._response import scoring_of
 from reactood._utils._tensors import as_tensor
 from reactood._utils._validation import validate_array
 from reactood._utils._warnings import warn
 from reactood.metrics import auroc
+from reactood.model_selection._candidates import with_params
 
 FLOATS = [np.float64, np.float32, np.float16]
 MOST_ROWS = 10_000  # to judge by
@@ -41,7 +43,9 @@ class Trial:
 
         Raises ValueError where no classes can be left out.
         """
-        X = as_tensor(validate_array(clone(detector), H, reset=True, dtype=FLOATS))
+        X = as_tensor(
+            validate_array(with_params(detector), H, reset=True, dtype=FLOATS)
+        )
         y, rows = id_rows(y, X)
         rows = detector._without_nan(X, np.ones(len(X), bool) if rows is None else rows)
         scorer = detector._scorer(make_head(detector.head, X, y, rows))
@@ -178,7 +182,7 @@ def _with_reduced_heads(detector, kept, X, y):
     """Take classes from the heads of a detector, and of the steps before it."""
     params = detector.get_params()
     center = any(
-        isinstance(value, str) and value.startswith("centered_")
+        isinstance(value, str) and value in CENTERED
         for name, value in params.items()
         if name.endswith("score_function")
     )
@@ -211,5 +215,5 @@ class _Columns(nn.Module):
 
     def forward(self, logits):
         if self.center:
-            logits = logits - logits.mean(dim=1, keepdim=True)
+            logits = centered(logits)
         return logits[:, self.columns]

@@ -16,13 +16,14 @@ from reactood.model_selection._candidates import (
     Candidate,
     equal_to_best,
     results_table,
+    with_params,
 )
 from reactood.model_selection._detector_cv import (
     PERCENTILES,
     ReActDetectorCV,
     measure_of,
 )
-from reactood.model_selection._parts import detector_of, joined
+from reactood.model_selection._parts import detector_of, features_of, joined
 from reactood.model_selection._surrogates import (
     iterate_surrogates,
     make_surrogate_features,
@@ -167,11 +168,7 @@ def tune_percentile(
     True
     """
     steps, detector = detector_of(estimator)
-    if steps is None:
-        H = X_id
-    else:
-        steps = clone(steps)
-        H = steps.fit_transform(X_id, y)
+    steps, H = features_of(steps, X_id, y)
     id_rows(y, H)  # raises if y is not valid
     percentiles = [p for p in percentiles if p is not None]
     if detector.percentile not in (None, *percentiles):
@@ -237,7 +234,7 @@ def _by_left_out_classes(detector, H, y, percentiles, scoring, random_state):
         random=random,
     )
     candidates = [
-        Candidate({"percentile": p}, clone(detector).set_params(percentile=p))
+        Candidate({"percentile": p}, with_params(detector, percentile=p))
         for p in percentiles
     ]
     scores, problems = trial.judge(candidates, measure_of(scoring))

@@ -14,7 +14,7 @@ from reactood.model_selection._candidates import (
     make_candidates,
     results_table,
 )
-from reactood.model_selection._parts import detector_of, joined
+from reactood.model_selection._parts import detector_of, features_of, joined
 from reactood.model_selection._trial import MOST_ROWS, Trial
 
 __all__ = ["tune_detector"]
@@ -152,11 +152,7 @@ def tune_detector(
     """
     steps, detector = detector_of(estimator)
     candidates = make_candidates(detector, candidates)
-    if steps is None:
-        H = X_id
-    else:
-        steps = clone(steps)
-        H = steps.fit_transform(X_id, y)
+    steps, H = features_of(steps, X_id, y)
     trial = Trial.of(
         detector,
         H,

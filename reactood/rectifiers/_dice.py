@@ -7,7 +7,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
 )
 
-from reactood._scoring._heads import linear_head
+from reactood._scoring._heads import linear_head, linear_logits
 from reactood.rectifiers._base import PERCENT, BaseRectifier
 
 
@@ -81,4 +81,4 @@ class DICE(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
         self._n_features_out = len(self.bias_)
 
     def _shape(self, X):
-        return X @ self.weight_.T.astype(X.dtype) + self.bias_.astype(X.dtype)
+        return linear_logits(X, self.weight_, self.bias_)

@@ -8,7 +8,7 @@ from sklearn.base import (
     OneToOneFeatureMixin,
 )
 
-from reactood._scoring._heads import linear_head
+from reactood._scoring._heads import linear_head, linear_logits
 from reactood._utils._sklearn import StrOptions
 from reactood.rectifiers._base import PERCENT, BaseRectifier
 
@@ -211,8 +211,7 @@ class LTS(ClassNamePrefixFeaturesOutMixin, BaseRectifier):
         active = np.maximum(X, 0)
         kept = _highest(active, self.percentile)
         ratio = _ratio(active, np.take_along_axis(active, kept, axis=1))
-        logits = X @ self.weight_.T.astype(X.dtype) + self.bias_.astype(X.dtype)
-        return logits * ratio**2
+        return linear_logits(X, self.weight_, self.bias_) * ratio**2
 
 
 def _highest(X, percentile):

@@ -115,8 +115,7 @@ class Method:
         clip = self.clip(inputs)
         if self.layer:  # the extractor clips
             return ReActDetector(inputs.head, percentile=None)
-        if self.name in SCORES | LATER_SCORES:
-            score = (SCORES | LATER_SCORES)[self.name]
+        if score := (SCORES | LATER_SCORES).get(self.name):
             return ReActDetector(inputs.head, score_function=score, **clip)
         if self.name == "react-per-unit":
             return ReActDetector(
