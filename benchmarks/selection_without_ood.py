@@ -2,6 +2,7 @@
 
     python benchmarks/selection_without_ood.py --data DIR
     python benchmarks/selection_without_ood.py --data DIR --study
+    python benchmarks/selection_without_ood.py --data DIR --families
 
 Half of the in-distribution (ID) images, drawn at random, choose; the other half is
 separated from the OOD images, which are not used for the choice. "regret" is how far
@@ -22,6 +23,7 @@ import numpy as np
 from _real_images import arguments, find_folder, images, load_file, load_model
 from _timing import limit_threads, machine, print_table
 from PIL import Image
+from scipy.stats import rankdata
 from sklearn.model_selection import ParameterGrid
 from torchvision import transforms
 
@@ -254,6 +256,78 @@ def study(networks, seeds):
     )
 
 
+def made_up(H, head, rng):
+    """Yield names of families of surrogates, and rows made from ID features."""
+    n, d = H.shape
+    mean, least = H.mean(axis=0), H.min(axis=0)
+
+    def shuffled():
+        return H[rng.permutation(n)]
+
+    yield "mean of 2 rows", (shuffled() + shuffled()) / 2
+    yield "mean of 5 rows", np.mean([shuffled() for _ in range(5)], axis=0)
+    yield (
+        "each unit of one of 2 rows",
+        np.where(rng.random((n, d)) < 0.5, H, shuffled()),
+    )
+    yield "each unit permuted", rng.permuted(H, axis=0)
+    noise = rng.normal(mean, H.std(axis=0), H.shape)
+    yield "Gaussian noise", np.maximum(noise, least).astype(np.float32)
+    yield "shrunken towards the mean", mean + 0.5 * (H - mean)
+
+    weight, bias = head
+    of_class = weight[(H @ weight.T + bias).argmax(axis=1)]
+    speaks_for_it = of_class * (H - mean)
+    strongest = np.argsort(-speaks_for_it, axis=1)[:, : max(1, d // 10)]
+    silenced = H.copy()
+    np.put_along_axis(silenced, strongest, mean[strongest], axis=1)
+    yield "strongest tenth of units silenced", silenced
+    direction = of_class - weight.mean(axis=0)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    along = ((H - mean) * direction).sum(axis=1, keepdims=True)
+    projected = np.maximum(H - along * direction, least)
+    yield "direction of the class projected out", projected.astype(np.float32)
+
+
+def families(networks, seeds):
+    """Print mean and worst regret of the choice by each family of surrogates."""
+    found = {}
+    for name, seed, head, calibration, real in trials(networks, seeds):
+        detector = ReActDetector(head, check_score=False)
+        candidates = make_candidates(detector)
+        tuned = tune_detector(detector, calibration, random_state=seed).cv_results_
+        aurocs = {
+            "left-out classes": np.mean(
+                [tuned[key] for key in tuned if key.startswith("split")], axis=0
+            )
+        }
+        rng = np.random.default_rng(seed)
+        for family, made in made_up(calibration, head, rng):
+            judged = [
+                judge(head, some.params, calibration, calibration, {family: made})
+                for some in candidates
+            ]
+            aurocs[family] = np.array([each[family][0] / 100 for each in judged])
+        errors = [rankdata(1 - values) for values in aurocs.values()]
+        aurocs["all of them, mean rank"] = 1 - np.mean(errors, axis=0) / len(candidates)
+        for family, values in aurocs.items():
+            rules = {
+                "best": choose(values[None], candidates, tolerance=0, safe=()),
+                "rule": choose(values[None], candidates),
+            }
+            for rule, (best, _) in rules.items():
+                chosen = real[GRID.index(candidates[best].params)]
+                cells = found.setdefault(family, {}).setdefault(rule, {})
+                for ood, (value, _) in chosen.items():
+                    top = max(each[ood][0] for each in real)
+                    cells.setdefault((name, ood), []).append(top - value)
+    rows = []
+    for family, rules in found.items():
+        means = [np.mean(list(cells.values()), axis=1) for cells in rules.values()]
+        rows.append([family, *(f"{m.mean():.2f} / {m.max():.1f}" for m in means)])
+    print_table(("surrogates", "the best", "the rule of tune_detector"), rows)
+
+
 def main():
     """Extract the features that are not in the cache, and print a table."""
     parser = arguments(__doc__)
@@ -261,6 +335,7 @@ def main():
     parser.add_argument("--fashion", help="weights that the suite fashion-mnist keeps")
     parser.add_argument("--seeds", type=int, default=10, help="of the calibration rows")
     parser.add_argument("--study", action="store_true", help="compare rules of choice")
+    parser.add_argument("--families", action="store_true", help="compare surrogates")
     options = parser.parse_args()
     limit_threads(options.threads)
     folder = find_folder(options)
@@ -273,7 +348,8 @@ def main():
         networks += imagenet_networks(folder, cache)
         if options.fashion:
             networks += fashion_network(folder, options.fashion)
-        (study if options.study else table)(networks, options.seeds)
+        show = study if options.study else families if options.families else table
+        show(networks, options.seeds)
 
 
 if __name__ == "__main__":
