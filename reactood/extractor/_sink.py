@@ -1,23 +1,13 @@
 """Rows: takes features into memory, into an array of the user, or into a file."""
 
-import contextlib
 import errno
 import os
-import secrets
-import socket
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a file in use cannot be removed
-    fcntl: Any = None  # type: ignore[no-redef]
-
-
-MOST_NAMES = 100  # names to try for an incomplete file
+from reactood._utils._new_file import NewFile
 
 
 class Rows:
@@ -108,18 +98,14 @@ class Rows:
 
 
 class _Part:
-    """An .npy file that is not complete yet, beside its final place.
-
-    Its name cannot be guessed, and it is locked as long as this process lives: what is
-    not locked was left behind by one that was killed, and the next removes it.
-    """
+    """An .npy file that is not complete yet, beside its final place."""
 
     def __init__(self, path, shape):
         self.path = path
         _check_place(path)
-        _remove_litter(path.parent)
         self.array: Any = None
-        self.name, self.stream = _locked_file(path.parent)
+        self.file = NewFile(path)
+        self.stream = self.file.stream
         try:
             self._allocate(shape)
         except BaseException:
@@ -153,21 +139,17 @@ class _Part:
         """Give the complete file its name, and return it as a read-only map."""
         try:
             self.array.flush()
-            self.array = None
-            if os.name == "nt":  # an open file keeps its name there
-                self.stream.close()
-            os.replace(self.name, self.path)
         except BaseException:
             self.remove()
             raise
-        self.stream.close()
+        self.array = None
+        self.file.publish()
         return np.load(self.path, mmap_mode="r")
 
     def remove(self):
         """Remove the file."""
         self.array = None
-        self.stream.close()
-        self.name.unlink(missing_ok=True)
+        self.file.remove()
 
 
 def _check_place(path):
@@ -186,71 +168,6 @@ def _check_place(path):
             f"out={os.fspath(path)!r}: there is no folder {os.fspath(path.parent)!r}; "
             "make it first."
         )
-
-
-def _locked_file(folder):
-    """Make a new file in a folder, under a name of its own, and lock it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    for name in ("O_NOFOLLOW", "O_BINARY"):  # not every system has them
-        flags |= getattr(os, name, 0)
-    for _ in range(MOST_NAMES):
-        path = folder / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}.part"
-        stream = os.fdopen(os.open(path, flags, 0o666), "w+b")
-        _lock(stream)
-        # Another process may have removed it as a leftover before it was locked.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
-                return path, stream
-        stream.close()
-    raise OSError(f"Files made in {os.fspath(folder)!r} disappear at once.")
-
-
-def _prefix():
-    """Return how names of this machine's incomplete files begin.
-
-    Locks and process ids of another machine that shares the folder say nothing here.
-    """
-    return f".reactood-{zlib.crc32(socket.gethostname().encode()):08x}-"
-
-
-def _lock(stream):
-    """Lock an open file; return whether that worked, None without locks."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # this file system has no locks
-        return None
-    return True
-
-
-def _remove_litter(folder):
-    """Remove the incomplete files of processes that are gone."""
-    for path in folder.glob(f"{_prefix()}*.part"):
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(path.name.removeprefix(_prefix()).partition("-")[0])
-            with open(path, "r+b") as stream:  # "r+b" does not wait for a pipe
-                locked = _lock(stream)
-                # Process ids are reused: a living process may be another one. Without
-                # locks, such a file is kept.
-                if locked or (locked is None and not _is_alive(pid)):
-                    path.unlink()
-
-
-def _is_alive(pid):
-    if (
-        os.name == "nt"
-    ):  # signal 0 would end the process there, and files in use are kept anyway
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _reserve(descriptor, n_bytes):

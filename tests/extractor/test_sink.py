@@ -13,7 +13,7 @@ import torch
 from conftest import conv_net
 from torch.utils.data import DataLoader, TensorDataset
 
-import reactood.extractor._sink
+import reactood._utils._new_file
 from reactood import TorchFeatureExtractor
 from reactood.extractor._sink import Rows
 
@@ -63,7 +63,7 @@ def test_a_real_limit_is_an_error_and_no_signal(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="has no such function")
 def test_the_space_is_reserved(tmp_path):
     rows = Rows(1000, 1000, tmp_path / "features.npy")
-    status = os.stat(rows.part.name)
+    status = os.stat(rows.part.file.name)
     assert status.st_size == 128 + 4_000_000
     assert 512 * status.st_blocks >= 4_000_000
     rows.abandon()
@@ -119,13 +119,15 @@ def test_nobody_can_put_a_link_in_the_way(tmp_path, monkeypatch):
     """Even with the name guessed, what it points at is left alone."""
     tokens = iter(["guessed", "other"])
     monkeypatch.setattr(
-        reactood.extractor._sink.secrets, "token_hex", lambda n: next(tokens)
+        reactood._utils._new_file.secrets, "token_hex", lambda n: next(tokens)
     )
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    name = f"{reactood.extractor._sink._prefix()}{os.getpid()}-guessed.part"
+    name = f"{reactood._utils._new_file._prefix()}{os.getpid()}-guessed.part"
     (tmp_path / name).symlink_to(victim)
-    monkeypatch.setattr(reactood.extractor._sink, "_remove_litter", lambda folder: None)
+    monkeypatch.setattr(
+        reactood._utils._new_file, "_remove_litter", lambda folder: None
+    )
     with pytest.raises(FileExistsError):
         Rows(4, 3, tmp_path / "features.npy")
     assert victim.read_bytes() == b"precious"
@@ -186,12 +188,12 @@ def test_the_files_of_killed_processes_are_removed_at_the_next_use(tmp_path, how
 @POSIX
 def test_a_process_id_that_is_used_again(tmp_path):
     """The file of a dead process whose number is now another's: not locked, so gone."""
-    litter = tmp_path / f"{reactood.extractor._sink._prefix()}{os.getpid()}-abcd.part"
+    litter = tmp_path / f"{reactood._utils._new_file._prefix()}{os.getpid()}-abcd.part"
     litter.write_bytes(b"litter")
     rows = Rows(4, 3, tmp_path / "mine.npy")
     assert not litter.exists()
     two = Rows(4, 3, tmp_path / "mine.npy")  # of the same process, and at work
-    assert rows.part.name.exists()
+    assert rows.part.file.name.exists()
     filled(two).finish()
     filled(rows).finish()
     assert os.listdir(tmp_path) == ["mine.npy"]
@@ -201,25 +203,25 @@ def test_files_of_others_stay(tmp_path):
     others = (
         ".features.npy.part",
         f".reactood-00000000-{os.getpid()}-abcd.part",  # of another machine
-        f"{reactood.extractor._sink._prefix()}what-abcd.part",
+        f"{reactood._utils._new_file._prefix()}what-abcd.part",
     )
     for name in others:
         (tmp_path / name).touch()
     if os.name == "posix":
-        os.mkfifo(tmp_path / f"{reactood.extractor._sink._prefix()}1-abcd.part")
+        os.mkfifo(tmp_path / f"{reactood._utils._new_file._prefix()}1-abcd.part")
     filled(Rows(4, 3, tmp_path / "mine.npy")).finish()
     assert set(others) <= set(os.listdir(tmp_path))
 
 
 @POSIX
 def test_without_locks_the_process_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr(reactood.extractor._sink, "fcntl", None)
+    monkeypatch.setattr(reactood._utils._new_file, "fcntl", None)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for pid in (dead.pid, os.getpid()):
-        (tmp_path / f"{reactood.extractor._sink._prefix()}{pid}-abcd.part").touch()
+        (tmp_path / f"{reactood._utils._new_file._prefix()}{pid}-abcd.part").touch()
     filled(Rows(4, 3, tmp_path / "mine.npy")).finish()
-    left = f"{reactood.extractor._sink._prefix()}{os.getpid()}-abcd.part"
+    left = f"{reactood._utils._new_file._prefix()}{os.getpid()}-abcd.part"
     assert sorted(os.listdir(tmp_path)) == [left, "mine.npy"]
 
 
