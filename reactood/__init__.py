@@ -36,6 +36,7 @@ _MODULES = {
     "inspection",
     "metrics",
     "model_selection",
+    "persistence",
     "pipeline",
     "rectifiers",
     "scores",

@@ -147,6 +147,9 @@ class ReActDetector(BaseReActDetector):
     intercept_ : ndarray of shape (n_classes,)
         Biases of a linear head.
 
+    n_samples_seen_ : int
+        Number of in-distribution rows that `fit` learned from.
+
     n_features_in_ : int
         Number of features seen during `fit`.
 

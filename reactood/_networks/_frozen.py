@@ -57,6 +57,8 @@ class FrozenModel:
         Of the head of a network that a function built.
     plan : Plan
         Where the network stops, once that is proved.
+    input_shape : tuple of int
+        The shape of one preprocessed image, once the network is proved.
     """
 
     def __init__(self, model, weights):
@@ -64,6 +66,7 @@ class FrozenModel:
         self.recipe: Any = (model, weights) if self.named else None
         self.problem = self.head_checksum = None
         self.plan: Any = None
+        self.input_shape: Any = None
         self._network: Any = None  # before it is proved
         # Made when they are needed, and again where a pickle was opened.
         self._backbone: Any = None
@@ -105,6 +108,13 @@ class FrozenModel:
         elif not self.named:  # a named model is built later, when it is needed
             backbone = plan.apply(self._take())
         self.plan, self._backbone, self._network = plan, backbone, None
+        self.input_shape = tuple(batch.shape[1:])
+
+    def restore(self, plan, input_shape):
+        """Take over what `prove` found in another process."""
+        backbone = plan.apply(self._take())
+        self.plan, self._backbone, self._network = plan, backbone, None
+        self.input_shape = input_shape
 
     @property
     def backbone(self) -> Backbone:

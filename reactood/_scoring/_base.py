@@ -11,7 +11,7 @@ from torch import nn
 
 from reactood._scoring._blocks import nan_rows
 from reactood._scoring._clip import Clip
-from reactood._scoring._heads import LinearHead
+from reactood._scoring._heads import IdentityHead, LinearHead, ModuleHead
 from reactood._scoring._scorer import Scorer
 from reactood._scoring._scores import SCORES
 from reactood._utils._display import Shown
@@ -91,7 +91,7 @@ class BaseReActDetector(
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return self._scorer(self._head).scores(X, [self._learned_clip()])[0]
+        return self._scorer(self._fitted_head()).scores(X, [self._learned_clip()])[0]
 
     def predict_class(self, X):
         """Return the classifier's own decision, from unclipped features.
@@ -111,7 +111,7 @@ class BaseReActDetector(
             row of NaN says nothing, and `predict` rejects it.
         """
         check_is_fitted(self)
-        return self._scorer(self._head).classes(self._validate(X, reset=False))
+        return self._scorer(self._fitted_head()).classes(self._validate(X, reset=False))
 
     def rectify(self, X):
         """Clip features at the thresholds that `fit` learned.
@@ -130,7 +130,7 @@ class BaseReActDetector(
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return self._scorer(self._head).clipped(X, self._learned_clip())
+        return self._scorer(self._fitted_head()).clipped(X, self._learned_clip())
 
     def _learn(self, X, head, clip, rows):
         """Take over a head and a clip, and learn the decision threshold."""
@@ -138,16 +138,30 @@ class BaseReActDetector(
         (scores,) = scorer.scores(X, [clip], rows)
         offset = scorer.threshold(X, scores, self.contamination)
         share = scorer.share_clipped(X, clip, rows)
-        self._head = head
         self.classes_ = head.classes
-        for name in ("coef_", "intercept_"):
+        for name in ("coef_", "intercept_", "_module_head"):
             self.__dict__.pop(name, None)
         if isinstance(head, LinearHead):
             self.coef_, self.intercept_ = head.weight, head.bias
+        elif isinstance(head, ModuleHead):
+            self._module_head = head
         self.lower_activation_threshold_ = clip.lower
         self.activation_threshold_ = clip.upper
         self.clipped_share_ = share
         self.offset_ = offset
+        self.n_samples_seen_ = len(scores)
+
+    def _fitted_head(self):
+        """Return the head that `fit` resolved.
+
+        It is made of public arrays where possible, so that the fitted state can be read
+        without this package's private classes.
+        """
+        if hasattr(self, "coef_"):
+            return LinearHead(self.coef_, self.intercept_, self.classes_)
+        if hasattr(self, "_module_head"):
+            return self._module_head
+        return IdentityHead(self.n_features_in_)
 
     def _learned_clip(self):
         return Clip(self.lower_activation_threshold_, self.activation_threshold_)

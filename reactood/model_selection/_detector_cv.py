@@ -117,7 +117,7 @@ class ReActDetectorCV(BaseReActDetector):
         The fitted steps from images to features, where a pipeline is given.
 
     activation_threshold_, lower_activation_threshold_, clipped_share_, offset_, \
-    classes_, coef_, intercept_, n_features_in_, feature_names_in_
+    classes_, coef_, intercept_, n_samples_seen_, n_features_in_, feature_names_in_
         As in :class:`~reactood.ReActDetector`, learned with the best percentile from
         all ID rows.
 

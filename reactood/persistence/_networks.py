@@ -1,0 +1,228 @@
+"""Networks in files: a name, or the weights of the user's own; and their probe."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from reactood._networks._backbone import Arrangement, Plan, Stop
+from reactood._networks._build import build_network
+from reactood._networks._folding import fold, same_features
+from reactood._networks._frozen import FrozenModel
+from reactood._utils._ambient import default_device, no_gradients, without_autocast
+from reactood._utils._modules import linear_arrays
+from reactood.persistence._checks import Number, Size, Unfit
+
+FORMATS = "contiguous_format", "channels_last"
+PROBE_IMAGES = 2
+MOST_ELEMENTS = 1 << 25  # of a probe, 128 MiB
+PROBE_TOLERANCE = 1e-3  # other machines round in other ways
+
+
+class NetworkWriter:
+    """Describes the networks of extractors; the user's own is kept once.
+
+    ``described`` is what there is of the user's own, or None.
+    """
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        self.described: dict[str, Any] | None = None
+
+    def of_extractor(self, extractor, where):
+        """Return what tells the network of an extractor, and how it is proved."""
+        frozen = getattr(extractor, "_frozen", None)
+        named = isinstance(extractor.model, str)
+        node: dict[str, Any] = {"named": named, "network": None}
+        if frozen is None:
+            return node
+        backbone = frozen.backbone
+        plan, probe = frozen.plan, probe_of(backbone, frozen.input_shape)
+        node["network"] = {
+            "stop": [plan.stop.name, plan.stop.at_input, plan.stop.channels_last],
+            "folds": [list(pair) for pair in plan.arrangement.folds],
+            "memory_format": plan.arrangement.memory_format,
+            "n_features": plan.n_features,
+            "input_shape": list(frozen.input_shape),
+            "probe": None if probe is None else self.tensor(probe),
+            "checksum": frozen._checksum,
+        }
+        given = (extractor.model, extractor.weights) if named else None
+        if frozen.recipe != given:
+            raise NotFittedError(
+                f"The model of {where} was changed after `fit`; fit it again first."
+            )
+        if not frozen.named:
+            self._keep(extractor, backbone.network, node["network"], where)
+        return node
+
+    def _keep(self, extractor, network, plan, where):
+        state = {}
+        for key, value in network.state_dict().items():
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(
+                    f"{where}.model keeps {key!r} in its state_dict, which is "
+                    f"{type(value).__name__}; a file holds tensors only."
+                )
+            state[key] = self.tensor(value)
+        hint = hint_of(extractor.model)
+        described = {"state": state, "plan": plan, "hint": hint}
+        if self.described not in (None, described):
+            raise TypeError(
+                f"{where}.model is the second network of your own in this estimator; "
+                "a file holds one. Save the parts in files of their own."
+            )
+        self.described = described
+
+
+def hint_of(model):
+    """Return where the code of a model comes from: module and name."""
+    of = model if hasattr(model, "__qualname__") else type(model)
+    return f"{of.__module__}:{of.__qualname__}"
+
+
+@without_autocast()
+def probe_of(backbone, input_shape):
+    """Return the features of noise, always the same; None where they tell nothing.
+
+    That is so where a network gives other features each time, or no finite ones.
+    """
+    if math.prod(input_shape) * PROBE_IMAGES > MOST_ELEMENTS:
+        return None
+    shape = PROBE_IMAGES, *input_shape
+    # This generator of NumPy gives the same numbers for ever.
+    noise = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+    device = next(
+        (tensor.device for tensor in backbone.state_dict().values()),
+        torch.device("cpu"),
+    )
+    with no_gradients(), default_device():
+        first, second = (
+            backbone(torch.from_numpy(noise.copy()).to(device)).float().cpu()
+            for _ in range(2)
+        )
+    if not first.isfinite().all() or not torch.equal(first, second):
+        return None
+    return first
+
+
+class NetworkReader:
+    """Rebuilds networks, and proves them by their probe.
+
+    Parameters
+    ----------
+    tensors : dict of Tensor
+        The tensors of the file.
+    described : dict or None
+        What there is of the user's own network.
+    build : callable, Module or None
+        Makes the user's own network.
+    """
+
+    def __init__(self, tensors, described, build):
+        self.tensors = tensors
+        self.described = described
+        self.build = build
+        self._network: nn.Module | None = None
+
+    def own(self):
+        """Return the user's network with the weights of the file."""
+        if self._network is None:
+            if self.described is None:
+                raise Unfit("needs a network, and there is none in the file")
+            network, _ = build_network(self.build, None)
+            _, arrangement, _ = _plan_of(self.described["plan"])
+            with no_gradients():
+                fold(network, arrangement.folds)
+                load_state(network, self.described["state"], self.tensors, "model")
+            self._network = network
+        return self._network
+
+    def head(self):
+        """Return weight and bias of the head of the user's network."""
+        network = self.own()
+        stop, _, _ = _plan_of(self.described["plan"])
+        return linear_arrays(network.get_submodule(stop.name))
+
+    @without_autocast()
+    def restore(self, model, weights, node):
+        """Return the FrozenModel of a fitted extractor."""
+        stop, arrangement, n_features = _plan_of(node)
+        named = isinstance(model, str)
+        if not named:  # the weights in the file are folded already
+            arrangement = Arrangement((), arrangement.memory_format)
+        shape = _shape_of(node)
+        with no_gradients(), default_device():
+            frozen = FrozenModel(model, weights)
+            if named and frozen._checksum != node["checksum"]:
+                raise Unfit(
+                    f"was made with other weights of {model!r} than this version of "
+                    "torchvision or timm has"
+                )
+            frozen.restore(Plan(stop, arrangement, n_features), shape)
+        self._prove(frozen, node["probe"])
+        return frozen
+
+    def _prove(self, frozen, name):
+        if name is None:
+            return
+        expected = self.tensors[name]
+        found = probe_of(frozen.backbone, frozen.input_shape)
+        wide = expected.shape == (PROBE_IMAGES, frozen.plan.n_features)
+        if found is None or not wide or expected.dtype != torch.float32:
+            raise Unfit("has a probe that does not fit the network")
+        if not same_features(found, expected, PROBE_TOLERANCE):
+            raise Unfit(
+                "gives other features of the probe than the network that was saved: "
+                "model= builds another network with the same weights, or this version "
+                "of its library computes something else"
+            )
+
+
+def load_state(module, names, tensors, parameter):
+    """Load tensors of a file into a module, all of them and nothing else."""
+    expected = module.state_dict()
+    missing, unknown = set(expected) - set(names), set(names) - set(expected)
+    if missing or unknown:
+        some = min(missing or unknown)
+        raise Unfit(
+            f"{parameter}= builds {type(module).__name__}, which does not fit the "
+            f"file: {some!r} is {'not in the file' if missing else 'in the file only'}"
+        )
+    state = {key: tensors[name] for key, name in names.items()}
+    for key, tensor in state.items():
+        theirs = expected[key]
+        if tensor.shape != theirs.shape or tensor.dtype != theirs.dtype:
+            raise Unfit(
+                f"{parameter}= builds {type(module).__name__}, where {key!r} is "
+                f"{theirs.dtype} of shape {tuple(theirs.shape)}, and in the file it is "
+                f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+            )
+    module.load_state_dict(state)
+
+
+def _plan_of(node):
+    name, at_input, channels_last = node["stop"]
+    memory_format, n_features = node["memory_format"], node["n_features"]
+    folds = tuple((first, second) for first, second in node["folds"])
+    texts = [name, *(name for pair in folds for name in pair)]
+    Size(name="features").check(n_features, {})
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not isinstance(at_input, bool)
+        or not isinstance(channels_last, bool | type(None))
+        or memory_format not in FORMATS
+    ):
+        raise Unfit("has a network that stops nowhere")
+    stop = Stop(name, at_input, channels_last)
+    return stop, Arrangement(folds, memory_format), n_features
+
+
+def _shape_of(node):
+    shape = node["input_shape"]
+    for size in shape:
+        Number(1, 2**31, integer=True).check(size, {})
+    return tuple(shape)
