@@ -17,7 +17,6 @@ from reactood._utils._modules import linear_arrays
 from reactood.persistence._checks import Number, Size, Unfit
 
 FORMATS = "contiguous_format", "channels_last"
-PROBE_IMAGES = 2
 MOST_ELEMENTS = 1 << 25  # of a probe, 128 MiB
 PROBE_TOLERANCE = 1e-3  # other machines round in other ways
 
@@ -40,7 +39,7 @@ class NetworkWriter:
         if frozen is None:
             return node
         backbone = frozen.backbone
-        plan, probe = frozen.plan, probe_of(backbone, frozen.input_shape)
+        plan, probe = frozen.plan, repeatable_probe(backbone, frozen.input_shape)
         node["network"] = {
             "stop": [plan.stop.name, plan.stop.at_input, plan.stop.channels_last],
             "folds": [list(pair) for pair in plan.arrangement.folds],
@@ -84,29 +83,28 @@ def hint_of(model):
     return f"{of.__module__}:{of.__qualname__}"
 
 
-@without_autocast()
-def probe_of(backbone, input_shape):
+def repeatable_probe(backbone, input_shape):
     """Return the features of noise, always the same; None where they tell nothing.
 
     That is so where a network gives other features each time, or no finite ones.
     """
-    if math.prod(input_shape) * PROBE_IMAGES > MOST_ELEMENTS:
-        return None
-    shape = PROBE_IMAGES, *input_shape
-    # This generator of NumPy gives the same numbers for ever.
-    noise = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-    device = next(
-        (tensor.device for tensor in backbone.state_dict().values()),
-        torch.device("cpu"),
-    )
-    with no_gradients(), default_device():
-        first, second = (
-            backbone(torch.from_numpy(noise.copy()).to(device)).float().cpu()
-            for _ in range(2)
-        )
-    if not first.isfinite().all() or not torch.equal(first, second):
+    first, second = (probe_of(backbone, input_shape) for _ in range(2))
+    if first is None or not first.isfinite().all() or not torch.equal(first, second):
         return None
     return first
+
+
+@without_autocast()
+def probe_of(backbone, input_shape):
+    """Return the features of one image of noise; None for one of enormous size."""
+    if math.prod(input_shape) > MOST_ELEMENTS:
+        return None
+    # This generator of NumPy gives the same numbers for ever.
+    noise = np.random.RandomState(0).standard_normal((1, *input_shape))
+    state = backbone.state_dict().values()
+    device = next((tensor.device for tensor in state), torch.device("cpu"))
+    with no_gradients(), default_device():
+        return backbone(torch.from_numpy(noise).float().to(device)).float().cpu()
 
 
 class NetworkReader:
@@ -171,7 +169,7 @@ class NetworkReader:
             return
         expected = self.tensors[name]
         found = probe_of(frozen.backbone, frozen.input_shape)
-        wide = expected.shape == (PROBE_IMAGES, frozen.plan.n_features)
+        wide = expected.shape == (1, frozen.plan.n_features)
         if found is None or not wide or expected.dtype != torch.float32:
             raise Unfit("has a probe that does not fit the network")
         if not same_features(found, expected, PROBE_TOLERANCE):
