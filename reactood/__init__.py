@@ -32,6 +32,7 @@ _MODULES = {
     "conformal",
     "datasets",
     "detector",
+    "export",
     "extractor",
     "inspection",
     "metrics",

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -143,12 +144,12 @@ class Backbone(nn.Module):
         if not self.stop.at_input:
             cut = create_feature_extractor(network, {self.stop.name: "features"})
             axis = self.stop.channels_last
-            return cut, lambda output: average_positions(output["features"], axis)
+            return cut, functools.partial(_average_of_cut, channels_last=axis)
         if self.stop.name:
             replace_module(network, self.stop.name, nn.Identity())
         else:
             network = nn.Identity()
-        return network.eval(), lambda output: getattr(output, "logits", output)
+        return network.eval(), _as_tensor_alone
 
     def head(self):
         """Return weight and bias of the linear layer that takes the features."""
@@ -182,6 +183,14 @@ def _stop_at_input(module, args, kwargs):
 
 def _stop_at_output(module, args, output):
     raise _Reached(output)
+
+
+def _average_of_cut(output, channels_last):
+    return average_positions(output["features"], channels_last)
+
+
+def _as_tensor_alone(output):
+    return getattr(output, "logits", output)
 
 
 def average_positions(features, channels_last=None):

@@ -28,7 +28,7 @@ NO_COMPILER = (
     "No working C++ compiler",
     "Failed to find C compiler",  # this is Triton's message
 )
-_CAPTURING = threading.RLock()  # torch.export and tracing serve one thread at a time
+CAPTURING = threading.RLock()  # torch.export and tracing serve one thread at a time
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -92,7 +92,7 @@ class CompiledEngine:
         self.function = None
 
     def __call__(self, batch):
-        with _CAPTURING:
+        with CAPTURING:
             if self.function is None:
                 self.function = self._compile(batch)
         with no_gradients(), _autocast(self.eager.device, self.eager.dtype):
@@ -167,7 +167,7 @@ class OpenVINOEngine:
         return torch.from_numpy(output)[:n_rows]
 
     def _compile(self, batch, shape):
-        with _CAPTURING:
+        with CAPTURING:
             if self.model is None:
                 self.model = self._convert(batch)
         model = self.model.clone()
@@ -181,7 +181,7 @@ class OpenVINOEngine:
         errors = []
         for capture in _export, _trace:
             try:
-                with _plain_attention(), no_gradients(), warnings.catch_warnings():
+                with plain_attention(), no_gradients(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # warnings of the converter
                     example = _filled(batch[:2].clone(), 2)
                     model = capture(self.openvino, module, example)
@@ -227,7 +227,7 @@ class UnfitError(ValueError):
     """An engine cannot take a model."""
 
 
-class _Headless(nn.Module):
+class Headless(nn.Module):
     """A network that ends in the features of itself, without an exception."""
 
     def __init__(self, network, finish):
@@ -241,7 +241,7 @@ class _Headless(nn.Module):
 def _headless(backbone, batch, engine):
     example = batch[:2]
     try:
-        module = _Headless(*backbone.without_hooks()).eval()
+        module = Headless(*backbone.without_hooks()).eval()
         with no_gradients():
             ours, theirs = module(example.clone()), backbone(example.clone())
         if not same_features(ours, theirs):
@@ -276,7 +276,7 @@ def _trace(openvino, module, example):
 
 
 @contextlib.contextmanager
-def _plain_attention():
+def plain_attention():
     """Leave out torch's fused attention of inference, which OpenVINO cannot convert."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
