@@ -17,7 +17,14 @@ def run(script, *arguments):
 
 
 @pytest.mark.parametrize(
-    "script", ["scoring.py", "extraction.py", "search.py", "selection.py"]
+    "script",
+    [
+        "scoring.py",
+        "extraction.py",
+        "search.py",
+        "selection.py",
+        pytest.param("export.py", marks=pytest.mark.slow),
+    ],
 )
 def test_smoke(script):
     assert "| ratio " in run(script, "--smoke")

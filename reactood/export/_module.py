@@ -31,6 +31,9 @@ class RectifiedClassifier(nn.Module):
         How pixels are prepared; None takes images that are.
     """
 
+    threshold: torch.Tensor
+    calibration: torch.Tensor | None
+
     def __init__(self, parts, recipe=None):
         super().__init__()
         self.pixels = None if recipe is None else Pixels(recipe)
@@ -44,7 +47,6 @@ class RectifiedClassifier(nn.Module):
         self.eval().requires_grad_(False)
         dtype = self._dtype_of_scores()
         self.register_buffer("threshold", _as_buffer(parts.offset, dtype))
-        self.calibration: torch.Tensor | None
         calibration = parts.calibration
         self.register_buffer(
             "calibration",
@@ -112,21 +114,21 @@ class _RectifiedHead(nn.Module):
         clipped = self.clip(features)
         if not isinstance(self.head, _LinearHead):
             return self.head(features), self.head(clipped)
-        # One product of both is faster than two, which read the weights twice.
-        both = self.head(torch.cat([features, clipped]))
-        n_rows = features.shape[0]
-        return both[:n_rows], both[n_rows:]
+        # One product of both reads the weights once.
+        logits, of_clipped = self.head(torch.stack([features, clipped]))
+        return logits, of_clipped
 
 
 class _Clip(nn.Module):
     """``Clip.apply`` with the bounds as numbers or buffers, in float32."""
 
+    lower: torch.Tensor | None
+    upper: torch.Tensor | None
+
     def __init__(self, clip):
         super().__init__()
         largest = torch.finfo(torch.float32).max
         self.bounds: list[float | None] = [None, None]
-        self.lower: torch.Tensor | None
-        self.upper: torch.Tensor | None
         for place, name in enumerate(("lower", "upper")):
             end, buffer = getattr(clip, name), None
             if np.ndim(end):
@@ -149,6 +151,9 @@ class _Clip(nn.Module):
 
 
 class _LinearHead(nn.Module):
+    weight: torch.Tensor
+    bias: torch.Tensor
+
     def __init__(self, head):
         super().__init__()
         for name in "weight", "bias":

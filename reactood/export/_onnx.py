@@ -10,7 +10,13 @@ import torch
 from reactood._networks._engines import CAPTURING
 from reactood.export._metadata import describe
 from reactood.export._parts import take_apart
-from reactood.export._program import _alone, _quietly, capture, checked_path, write_whole
+from reactood.export._program import (
+    _alone,
+    _quietly,
+    capture,
+    checked_path,
+    write_whole,
+)
 
 OPSET = 18
 MOST_BYTES = 2**31 - 1  # of one message of protobuf
@@ -139,6 +145,7 @@ def _convert(program, name, outputs, opset):
                 opset_version=opset,
                 verbose=False,
             )
+        assert converted is not None  # it is where a file is written
     except Exception as error:  # the exporter raises errors of any type
         lines = str(error).strip().splitlines()
         raise ValueError(

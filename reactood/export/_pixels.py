@@ -1,12 +1,19 @@
 """Resize, crop and normalise pixels in a graph, as Pillow and torchvision do it.
 
-Pillow resizes one axis after the other, width first, and rounds to whole grey levels
-after each. Each new row is a weighted mean of some old ones, so that an axis is resized
-by one product with a matrix. The weights depend on the size of the picture. They are
-made of it by tensor operations, so that one graph takes pictures of any size.
+Pillow resizes one axis after the other and rounds to whole grey levels after each:
+width first, but since Pillow 13 height first where it loses more than twice as many
+pixels as the width. A graph does it like the Pillow of the machine that made it.
+
+Each new row is a weighted mean of some old ones, so that an axis is resized by one
+product with a matrix. The weights depend on the size of the picture. They are made of
+it by tensor operations, so that one graph takes pictures of any size.
 """
 
+import functools
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
@@ -19,6 +26,7 @@ class Pixels(nn.Module):
     def __init__(self, recipe):
         super().__init__()
         self.recipe = recipe
+        self.may_start_with_height = height_may_be_first()
         for name in "mean", "std":
             values = torch.tensor(getattr(recipe, name), dtype=torch.float32)
             self.register_buffer(name, values.view(-1, 1, 1))
@@ -48,13 +56,39 @@ class Pixels(nn.Module):
         rows, columns = (
             resampling(
                 torch.arange(size, dtype=torch.float64, device=device),
-                *(of_axis[axis] for of_axis in (old, new)),
+                old[axis],
+                new[axis],
                 crop[axis],
                 recipe.filter,
             )
             for axis, size in enumerate(pixels.shape[2:])
         )
-        return _rounded(rows @ _rounded(pixels @ columns.T))
+        operands = pixels, rows, columns
+        lost = [before - after for before, after in zip(old, new, strict=True)]
+        height_first = (lost[0] > 2 * lost[1]) & (lost[0] > 0)
+        if not self.may_start_with_height:
+            return _width_first(*operands)
+        if torch.compiler.is_compiling():
+            return torch.cond(height_first, _height_first, _width_first, operands)
+        return (_height_first if height_first else _width_first)(*operands)
+
+
+def _width_first(pixels, rows, columns):
+    return _rounded(rows @ _rounded(pixels @ columns.T))
+
+
+def _height_first(pixels, rows, columns):
+    return _rounded(_rounded(rows @ pixels) @ columns.T)
+
+
+@functools.cache
+def height_may_be_first():
+    """Return whether the Pillow of this machine starts with the height of some."""
+    grey = Image.fromarray((np.arange(640) * 97 % 251).astype(np.uint8).reshape(80, 8))
+    size, width_first = (7, 20), (7, 80)
+    kernel = Image.Resampling.BICUBIC
+    plain = grey.resize(size, kernel).tobytes()
+    return plain != grey.resize(width_first, kernel).resize(size, kernel).tobytes()
 
 
 def _new_size(resize, height, width):

@@ -151,6 +151,4 @@ def _floats(values):
 
 
 def _unknown(what):
-    return ValueError(
-        f"preprocess=True cannot put {what} into the graph; {EXPECTED}."
-    )
+    return ValueError(f"preprocess=True cannot put {what} into the graph; {EXPECTED}.")

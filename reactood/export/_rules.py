@@ -11,6 +11,11 @@ from reactood.rectifiers import ASH, BATS, DICE, LTS, SCALE, VRAP, BFAct
 class _Rule(nn.Module):
     """A fitted rectifier: its arrays are buffers, of the features' dtype."""
 
+    low_: torch.Tensor
+    high_: torch.Tensor
+    weight_: torch.Tensor
+    bias_: torch.Tensor
+
     def __init__(self, rule):
         super().__init__()
         for name in "low_", "high_", "weight_", "bias_":

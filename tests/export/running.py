@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from reactood.export import export_onnx, export_program, to_torch
+from reactood.export._onnx import LEAST_TORCH
 
 
 def run_torch(detector, inputs, tmp_path, **options):
@@ -20,9 +21,17 @@ def run_program(detector, inputs, tmp_path, **options):
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
+def needs_onnx():
+    """Skip a test where an exporter, or onnxruntime, is missing or too old."""
+    pytest.importorskip("onnxscript")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < LEAST_TORCH:
+        pytest.skip(f"export_onnx needs torch {LEAST_TORCH}")
+    return pytest.importorskip("onnxruntime")
+
+
 def open_session(path):
     """Return onnxruntime's session of a file, on one thread."""
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = needs_onnx()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the threshold is no constant, as it says
     options.intra_op_num_threads = 1
@@ -39,12 +48,14 @@ def run_session(session, inputs, **more):
 
 def run_onnx(detector, inputs, tmp_path, **options):
     """Return what onnxruntime makes of a written file."""
-    pytest.importorskip("onnxscript")
+    needs_onnx()
     session = open_session(export_onnx(detector, tmp_path / "d.onnx", **options))
     return run_session(session, inputs)
 
 
 RUNNERS = [run_torch, run_program, run_onnx]
+# A conversion to ONNX takes seconds: of those that are alike, one runs by default.
+SLOWER = [run_torch, pytest.param(run_onnx, marks=pytest.mark.slow)]
 
 
 def assert_agrees(outputs, detector, inputs, tolerance=2e-5):

@@ -13,7 +13,9 @@ import torch
 from conftest import conv_net
 from running import (
     RUNNERS,
+    SLOWER,
     assert_agrees,
+    needs_onnx,
     open_session,
     run_onnx,
     run_session,
@@ -43,6 +45,7 @@ from reactood.rectifiers import ASH, BATS, DICE, LTS, SCALE, VRAP, BFAct
 from reactood.scores import gen
 
 N_FEATURES, N_CLASSES = 24, 6
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture
@@ -63,9 +66,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def pipeline(digits):
-    return make_react_pipeline(digits_classifier, check_score=False).fit(
-        digits.X_train
-    )
+    return make_react_pipeline(digits_classifier, check_score=False).fit(digits.X_train)
 
 
 def soft_rank(logits):
@@ -78,7 +79,7 @@ def overwrite(logits):
     return logits.mul_(2).amax(dim=1)
 
 
-# --- scores, clips and heads ------------------------------------------------------
+# --- scores, clips and heads ----------------------------------------------------------
 
 SCORE_CASES = [
     *((name, 1.0) for name in reactood.scores.__all__),
@@ -93,7 +94,7 @@ SCORE_CASES = [
     SCORE_CASES,
     ids=lambda value: getattr(value, "__name__", value),
 )
-@pytest.mark.parametrize("run", [run_torch, run_onnx])
+@pytest.mark.parametrize("run", SLOWER)
 def test_scores(X, head, score, temperature, run, tmp_path):
     detector = ReActDetector(head, score_function=score, temperature=temperature)
     detector.set_params(check_score=False, contamination=0.2).fit(X)
@@ -131,6 +132,7 @@ def test_clips(X, head, clip, tmp_path):
     np.testing.assert_allclose(outputs["logits"], unclipped, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [CLIPS[0], CLIPS[4], CLIPS[5]])
 def test_clips_in_onnx(X, head, clip, tmp_path):
     detector = ReActDetector(head, check_score=False, **clip).fit(X)
@@ -159,6 +161,7 @@ def test_heads(X, rng, tmp_path):
         assert_agrees(run_torch(detector, X, tmp_path), detector, X)
 
 
+@pytest.mark.slow
 def test_heads_of_modules_in_onnx(X, rng, tmp_path):
     for head in list(heads(rng, X))[1:4:2]:
         detector = ReActDetector(head, check_score=False).fit(X)
@@ -173,7 +176,7 @@ def test_one_logit_as_input(rng, tmp_path):
     assert_agrees(outputs, detector, X)
 
 
-# --- rectifiers, pipelines, guarantees ----------------------------------------------
+# --- rectifiers, pipelines, guarantees ------------------------------------------------
 
 
 def rules(head):
@@ -193,19 +196,19 @@ def rules(head):
 
 
 @pytest.mark.parametrize("number", range(11))
-def test_rectifiers(X, head, number, tmp_path):
+@pytest.mark.parametrize("run", SLOWER)
+def test_rectifiers(X, head, number, run, tmp_path):
     rule, head = rules(head)[number]
     detector = ReActDetector(head, percentile=None, check_score=False)
     pipeline = make_pipeline(rule, detector).fit(X)
-    for run in (run_torch, run_onnx):
-        outputs = run(pipeline, X, tmp_path)
-        scores = pipeline.score_samples(X)
-        error = 2e-5 * np.abs(scores).max()
-        np.testing.assert_allclose(outputs["score"], scores, rtol=0, atol=error)
-        sure = np.abs(pipeline.decision_function(X)) > error
-        np.testing.assert_array_equal(
-            outputs["is_id"][sure], pipeline.predict(X)[sure] == 1
-        )
+    outputs = run(pipeline, X, tmp_path)
+    scores = pipeline.score_samples(X)
+    error = 2e-5 * np.abs(scores).max()
+    np.testing.assert_allclose(outputs["score"], scores, rtol=0, atol=error)
+    sure = np.abs(pipeline.decision_function(X)) > error
+    np.testing.assert_array_equal(
+        outputs["is_id"][sure], pipeline.predict(X)[sure] == 1
+    )
 
 
 def test_rectifiers_between_extractor_and_clip(digits, tmp_path):
@@ -236,7 +239,7 @@ def test_negative_activations_are_not_in_distribution_where_a_rule_refuses_them(
     assert not outputs["is_id"][3]
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", SLOWER)
 def test_pipelines_on_images(pipeline, digits, runner, tmp_path):
     outputs = runner(pipeline, digits.X_test, tmp_path)
     assert set(outputs) == {"logits", "score", "is_id"}
@@ -271,22 +274,24 @@ def test_conformal_p_values(pipeline, digits, runner, tmp_path):
     gaps = np.abs(scores[:, None] - detector.calibration_scores_).min(axis=1)
     sure = gaps > 2e-5 * np.abs(scores)
     assert sure.mean() > 0.9
-    np.testing.assert_array_equal(outputs["p_value"][sure], detector.p_values(new)[sure])
+    np.testing.assert_array_equal(
+        outputs["p_value"][sure], detector.p_values(new)[sure]
+    )
     np.testing.assert_array_equal(
         outputs["is_id"][sure], detector.predict(new)[sure] == 1
     )
 
 
-def test_p_values_and_ties_are_exact(head, rng, tmp_path):
+@pytest.mark.parametrize("run", SLOWER)
+def test_p_values_and_ties_are_exact(head, rng, run, tmp_path):
     X = rng.integers(0, 4, (300, N_FEATURES)).astype(np.float32)
     X = np.repeat(X[:60], 5, axis=0)  # many scores are those of calibration rows
     head = np.rint(head[0]), np.rint(head[1])
     inner = ReActDetector(head, score_function="max_logit", check_score=False)
     detector = ConformalDetector(inner, alpha=0.1, random_state=0).fit(X)
-    for run in (run_torch, run_onnx):
-        outputs = run(detector, X, tmp_path)
-        np.testing.assert_array_equal(outputs["p_value"], detector.p_values(X))
-        np.testing.assert_array_equal(outputs["is_id"], detector.predict(X) == 1)
+    outputs = run(detector, X, tmp_path)
+    np.testing.assert_array_equal(outputs["p_value"], detector.p_values(X))
+    np.testing.assert_array_equal(outputs["is_id"], detector.predict(X) == 1)
 
 
 def test_detector_with_cross_validation(X, head, rng, tmp_path):
@@ -340,7 +345,7 @@ def test_the_threshold_may_be_given(X, head, tmp_path):
     assert module(x)["is_id"].float().mean() > 0.9
     module.threshold.fill_(1e9)
     assert module(x)["is_id"].sum() == 0
-    pytest.importorskip("onnxscript")
+    needs_onnx()
     session = open_session(export_onnx(detector, tmp_path / "d.onnx"))
     (given,) = session.get_overridable_initializers()
     assert (given.name, given.shape) == ("threshold", [])
@@ -349,7 +354,7 @@ def test_the_threshold_may_be_given(X, head, tmp_path):
     assert run_session(session, X, threshold=high)["is_id"].sum() == 0
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", SLOWER)
 def test_rows_that_are_not_finite_are_not_in_distribution(X, head, runner, tmp_path):
     inner = ReActDetector(head, on_nan="reject", check_score=False).fit(X)
     detector = ConformalDetector(FrozenEstimator(inner)).fit(X)
@@ -362,11 +367,12 @@ def test_rows_that_are_not_finite_are_not_in_distribution(X, head, runner, tmp_p
     assert np.isfinite(outputs["score"][4:]).all()
 
 
-# --- files ------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_any_number_of_rows(pipeline, digits, tmp_path):
-    pytest.importorskip("onnxscript")
+    needs_onnx()
     session = open_session(export_onnx(pipeline, tmp_path / "d.onnx"))
     assert session.get_inputs()[0].shape == ["rows", 1, 8, 8]
     program = torch.export.load(export_program(pipeline, tmp_path / "d.pt2")).module()
@@ -380,7 +386,7 @@ def test_any_number_of_rows(pipeline, digits, tmp_path):
 
 
 def test_metadata(digits, tmp_path):
-    pytest.importorskip("onnxscript")
+    needs_onnx()
     pipeline = make_react_pipeline(
         digits_classifier, percentile=85, score_function="msp", check_score=False
     ).fit(digits.X_train)
@@ -390,8 +396,11 @@ def test_metadata(digits, tmp_path):
     about = session.get_modelmeta().custom_metadata_map
     assert about["reactood_version"] == reactood.__version__
     assert about["score_function"] == "msp"
-    read = {name: json.loads(about[name]) for name in about if name != "score_function"
-            and name != "reactood_version"}
+    read = {
+        name: json.loads(about[name])
+        for name in about
+        if name != "score_function" and name != "reactood_version"
+    }
     assert read["percentile"] == 85
     assert read["threshold"] == detector.offset_
     assert read["classes"] == list(range(8))
@@ -422,8 +431,12 @@ def test_names_of_the_classes_of_known_weights(rng):
     assert _class_names(Parts(detector, extractor)) is None
 
 
-def test_files_hold_no_image_and_nothing_of_this_machine(tmp_path, rng):
-    pytest.importorskip("onnxscript")
+@pytest.mark.parametrize("preprocess", [False, pytest.param(True, marks=SLOW)])
+@pytest.mark.parametrize("kind", ["floats", pytest.param("pixels", marks=SLOW)])
+def test_files_hold_no_image_and_nothing_of_this_machine(
+    kind, preprocess, tmp_path, rng
+):
+    needs_onnx()
     images = rng.integers(0, 256, (40, 9, 11, 3), dtype=np.uint8)
     floats = rng.random((40, 3, 9, 11), dtype=np.float32)
     here = [
@@ -439,21 +452,19 @@ def test_files_hold_no_image_and_nothing_of_this_machine(tmp_path, rng):
         ".py",
         "conv_net",
     ]
+    given = images if kind == "pixels" else floats
     secrets = [str(place).encode() for place in here]
-    for some in images, floats:
-        secrets += [row.tobytes()[:16] for row in some]
+    secrets += [row.tobytes()[:16] for row in given]
     pipeline = make_react_pipeline(conv_net(), preprocess=None, check_score=False)
-    for given in images, floats:
-        pipeline.fit(given)
-        detector = ConformalDetector(FrozenEstimator(pipeline), alpha=0.2).fit(given)
-        for preprocess in (False, True):
-            paths = [
-                export_onnx(detector, tmp_path / "d.onnx", preprocess=preprocess),
-                export_program(detector, tmp_path / "d.pt2", preprocess=preprocess),
-            ]
-            for data in contents(paths):
-                for secret in secrets:
-                    assert secret not in data, secret
+    pipeline.fit(given)
+    detector = ConformalDetector(FrozenEstimator(pipeline), alpha=0.2).fit(given)
+    paths = [
+        export_onnx(detector, tmp_path / "d.onnx", preprocess=preprocess),
+        export_program(detector, tmp_path / "d.pt2", preprocess=preprocess),
+    ]
+    for data in contents(paths):
+        for secret in secrets:
+            assert secret not in data, secret
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.onnx", "d.pt2"]
 
 
@@ -497,7 +508,6 @@ def test_the_model_and_the_detector_are_not_changed(net, rng, tmp_path):
     pipeline = make_react_pipeline(net, check_score=False).fit(X)
     scores = pipeline.score_samples(X)
     module = to_torch(pipeline)
-    run_onnx(pipeline, X, tmp_path)
     export_program(pipeline, tmp_path / "d.pt2")
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
@@ -534,7 +544,7 @@ def test_program_settings_do_not_matter(X, head, tmp_path):
     assert_agrees(outputs, detector, X)
 
 
-# --- errors -----------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------
 
 
 def test_what_cannot_be_exported_is_named(X, head, digits):
@@ -604,7 +614,7 @@ def test_wrong_paths(X, head, tmp_path):
         export_program(detector, tmp_path / "d.pth")
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         export_program(detector, tmp_path / "nowhere" / "d.pt2")
-    pytest.importorskip("onnxscript")
+    needs_onnx()
     with pytest.raises(ValueError, match=r"does not end in '.onnx'"):
         export_onnx(detector, tmp_path / "d.pt2")
     with pytest.raises(ValueError, match=r"opset=11 is not supported; expected 18"):
@@ -613,7 +623,7 @@ def test_wrong_paths(X, head, tmp_path):
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])
 def test_missing_packages_are_named(X, head, tmp_path, monkeypatch, name):
-    pytest.importorskip("onnxscript")
+    needs_onnx()
     monkeypatch.setitem(sys.modules, name, None)
     detector = ReActDetector(head, check_score=False).fit(X)
     needed = re.escape(f"needs {name}: pip install 'reactood[onnx]'")
