@@ -105,7 +105,7 @@ class _RectifiedHead(nn.Module):
         super().__init__()
         self.n_features = detector.n_features_in_
         self.clip = _Clip(detector._learned_clip())
-        self.head = _head_of(detector._head)
+        self.head = _head_of(detector._fitted_head())
 
     def forward(self, features):
         if not self.clip.clips:
@@ -203,7 +203,7 @@ def _backbone_of(extractor):
             module = Headless(*frozen.backbone.without_hooks()).cpu()
             module = module.to(memory_format=torch.contiguous_format).eval()
             # Random, so that a part that is missing shows.
-            shape = EXAMPLE_ROWS, *extractor._image_shape
+            shape = EXAMPLE_ROWS, *extractor._frozen.input_shape
             random = torch.Generator("cpu").manual_seed(0)
             example = torch.rand(shape, generator=random, device="cpu")
             device = next(frozen.backbone.parameters(), example).device
@@ -224,8 +224,8 @@ def _shape_of(parts, recipe):
     if parts.extractor is None:
         return (parts.n_features,)
     if recipe is None:
-        return parts.extractor._image_shape
-    return recipe.example_shape(parts.extractor._image_shape)
+        return parts.extractor._frozen.input_shape
+    return recipe.example_shape(parts.extractor._frozen.input_shape)
 
 
 def _as_buffer(values, dtype):

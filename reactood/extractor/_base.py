@@ -119,7 +119,6 @@ class BaseFeatureExtractor(
             batch = first_images(source, PROOF_IMAGES, skip_errors=skip).to(device)
             frozen.prove(batch, layer, folding=folding, passes=passes)
         self._frozen = frozen
-        self._image_shape = tuple(batch.shape[1:])
         self.n_features_out_ = frozen.plan.n_features
         self._begun = source.begun
         note_head(keys, frozen.head_checksum)
