@@ -174,10 +174,13 @@ class ReActDetector(BaseReActDetector):
     head, three times, on at most 2,000 rows. It compares how well the rows of these
     classes are separated from the others by the detector's own score, the maximum
     softmax probability and the centered energy, each with and without the clip. It
-    warns where the own setting is at least 3 points of AUROC behind the best and makes
-    1.25 times as many errors; :func:`~reactood.model_selection.tune_detector` finds a
-    better one. There is no check with fewer than 300 rows or three classes, or with a
-    score function of your own.
+    warns where the own setting is at least 3 points of AUROC behind the best, where
+    this gap is at least two standard errors over the parts of the classes, and where
+    the setting makes 1.25 times as many errors;
+    :func:`~reactood.model_selection.tune_detector` finds a better one. There is no
+    check with fewer than 300 rows or three classes, with a score function of your own,
+    or with `"joint_energy"`: a row of several true labels belongs to no one class that
+    could be left out.
 
     There is no `score` method, as there is no natural one without labels: give
     :class:`~sklearn.model_selection.GridSearchCV` a `scoring`, such as `"roc_auc"`
@@ -238,7 +241,7 @@ class ReActDetector(BaseReActDetector):
         self.on_nan = on_nan
         self.check_score = check_score
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=False)  # of the head
     @as_a_whole
     def fit(self, X, y=None):
         """Learn the clip and the decision threshold from in-distribution features.
@@ -281,7 +284,8 @@ class ReActDetector(BaseReActDetector):
         self._learn(X, head, clip, rows)
         if id_mask is None and not head.trained:
             check_marks(y, lambda: self._scorer(head).classes(X))
-        if self.check_score and not callable(self.score_function):
+        score = self.score_function
+        if self.check_score and not callable(score) and score != "joint_energy":
             self._warn_where_behind(X, rows, self._scorer(head), clip)
         return self
 
@@ -299,29 +303,33 @@ class ReActDetector(BaseReActDetector):
         )
         if len(left_out) < 2:
             return
-        names = self.score_function, "msp", "centered_energy"
+        names = list(dict.fromkeys([self.score_function, "msp", "centered_energy"]))
         scores = [(name, self.temperature) for name in names]
-        found = scorer.scores_of_reduced(X, [clip, Clip()], scores, left_out.kept, rows)
+        clips = [clip] if clip.is_open else [clip, Clip()]
+        found = scorer.scores_of_reduced(X, clips, scores, left_out.kept, rows)
         aurocs = {
-            (clipped, score): np.array(list(map(auroc, left_out.labels, of_parts)))
-            for clipped, of_clip in zip((True, False), found, strict=True)
+            (i, score): np.array(list(map(auroc, left_out.labels, of_parts)))
+            for i, of_clip in enumerate(found)
             for score, of_parts in enumerate(np.moveaxis(of_clip, 1, 0))
         }
-        clipped, score = best = max(aurocs, key=lambda setting: aurocs[setting].mean())
-        gaps = aurocs[best] - aurocs[True, 0]
-        own, other = aurocs[True, 0].mean(), aurocs[best].mean()
+        i, score = best = max(aurocs, key=lambda setting: aurocs[setting].mean())
+        gaps = aurocs[best] - aurocs[0, 0]
+        own, other = aurocs[0, 0].mean(), aurocs[best].mean()
         error = gaps.std(ddof=1) / np.sqrt(len(gaps))
         if gaps.mean() < max(
             LEAST_GAP, LEAST_DEVIATIONS * error
         ) or 1 - own < LEAST_RATIO * (1 - other):
             return
         by_hand = self.threshold is not None
+        and_clip = "without a" if clips[i].is_open else "with the same"
         clip_parameter = "threshold" if by_hand else f"percentile={self.percentile!r}"
+        if self.lower_percentile is not None:
+            clip_parameter += f", lower_percentile={self.lower_percentile!r}"
         warn(
             f"score_function={self.score_function!r} with {clip_parameter} detects "
-            f"left-out classes worse than {names[score]!r} "
-            f"{'with the same' if clipped else 'without a'} clip on this network "
-            f"(AUROC {own:.3f} against {other:.3f}), and may rank OOD data badly. "
+            f"left-out classes worse than {names[score]!r} {and_clip} clip on this "
+            f"network (AUROC {own:.3f} against {other:.3f}), and may rank OOD data "
+            "badly. "
             "reactood.model_selection.tune_detector chooses score and percentile "
             "without OOD data; check_score=False turns this check off."
         )

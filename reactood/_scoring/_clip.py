@@ -9,6 +9,7 @@ import torch
 from reactood._scoring._blocks import host_blocks
 from reactood._scoring._percentile import (
     check_percent,
+    check_range,
     column_percentiles,
     pooled_percentiles,
     pooled_percentiles_of_sides,
@@ -28,6 +29,11 @@ class Clip:
     lower: float | np.ndarray = -np.inf
     upper: float | np.ndarray = np.inf
     problem: str = ""
+
+    @property
+    def is_open(self):
+        """Whether it changes nothing."""
+        return bool(np.all(np.isposinf(self.upper)) and np.all(np.isneginf(self.lower)))
 
     def apply(self, block: torch.Tensor, out: torch.Tensor | None = None):
         """Return max(min(block, upper), lower).
@@ -91,6 +97,8 @@ def learn_clips(X, sides, percentiles, *, lower_percentile=None, per_unit=False)
     for percentile in percentiles:
         effect = ", which clips nearly every activation"
         check_percent("percentile", percentile, effect=effect)
+    if lower_percentile is not None:
+        check_range("lower_percentile", lower_percentile)
     qs = [q for q in (lower_percentile, *percentiles) if q is not None]
     if not qs:
         return [[Clip()] * len(percentiles) for _ in sides]

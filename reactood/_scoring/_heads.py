@@ -154,9 +154,20 @@ def make_head(head, X, y=None, rows=None):
     return _sklearn_head(head, X, y, rows)
 
 
+def fixed_head(head, X):
+    """Resolve the parameter ``head`` of a rule that trains no classifier."""
+    try:
+        return make_head(head, X)
+    except NotFittedError:
+        raise ValueError(
+            f"head={head!r} is not fitted, and no classifier is trained here. Pass a "
+            "fitted one, best as FrozenEstimator(head), which survives cloning."
+        ) from None
+
+
 def linear_head(head, X):
     """Resolve the parameter ``head`` of a rule that needs weights, not logits alone."""
-    made = make_head(head, X)
+    made = fixed_head(head, X)
     if not isinstance(made, LinearHead):
         raise ValueError(
             f"head={head!r} is not linear; expected (weight, bias), torch.nn.Linear or "
@@ -287,7 +298,7 @@ def _train(head, name, X, y, rows):
     try:
         check_is_fitted(head)
     except NotFittedError:
-        raise ValueError(
+        raise NotFittedError(
             f"head={name} is not fitted and y holds no class labels to train it on "
             "(at least two classes besides -1). Pass class labels as y, or a fitted "
             "classifier as FrozenEstimator(head), which survives cloning."

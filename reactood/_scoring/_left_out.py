@@ -62,6 +62,7 @@ def leave_classes_out(
     -------
     left_out : LeftOutClasses
         Without the parts that have too few rows on either side: its length may be 0.
+        Few classes can be dealt in few ways: a part that comes again is there once.
 
     Raises
     ------
@@ -71,22 +72,24 @@ def leave_classes_out(
     if n_classes < 3:
         raise TooFewClasses(
             f"The head has {n_classes} classes; expected three or more to leave some "
-            "out, as two have to stay. Choose by other surrogates, such as "
-            "surrogate='phase_scrambled' on images, or by real OOD data with "
-            "ReActDetectorCV."
+            "out, as two have to stay. tune_percentile chooses by other surrogates: "
+            "surrogate='phase_scrambled' on images, 'permuted_units' on features. "
+            "ReActDetectorCV chooses by real OOD data."
         )
     seen = np.bincount(predicted, minlength=n_classes) > 0
     # With three classes, halves would leave one or two: parts of one leave two.
     n_parts = min(n_parts, n_classes) if n_classes > 3 else 3
-    heads = []
+    heads: dict[bytes, np.ndarray] = {}
     for _ in range(n_repeats):
         order = random.permutation(n_classes)
         # Classes that have rows first, so that every part has its share of them.
         order = order[np.argsort(~seen[order], kind="stable")]
         part = np.empty(n_classes, int)
         part[order] = np.arange(n_classes) % n_parts
-        heads += [part != k for k in range(n_parts)]
-    kept = np.array(heads)
+        for stays in (part != k for k in range(n_parts)):
+            # A part that counted twice would look like more evidence than there is.
+            heads.setdefault(stays.tobytes(), stays)
+    kept = np.array(list(heads.values()))
     known = kept[:, predicted]
     n_known = known.sum(axis=1)
     enough = np.minimum(n_known, known.shape[1] - n_known) >= LEAST_ROWS

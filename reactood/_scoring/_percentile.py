@@ -10,6 +10,7 @@ are collected, never which value comes out.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Real
 
 import joblib
 import numpy as np
@@ -32,12 +33,34 @@ class Summary:
 
 
 def check_percent(name: str, value: float | None, *, effect: str = "") -> None:
-    """Raise where a percentile was likely meant as a fraction."""
-    if value is not None and 0 < value <= 1:
+    """Raise for no percentile at all, and where it was likely meant as a fraction."""
+    if value is None:
+        return
+    check_range(name, value)
+    if 0 < value <= 1:
         raise ValueError(
             f"{name}={value} means {value} percent{effect}. Percentiles are in percent "
             f"here: did you mean {100 * value:g}?"
         )
+
+
+def check_range(name: str, value: float) -> None:
+    """Raise unless ``value`` is a number from 0 to 100; NaN is none."""
+    if not isinstance(value, Real):
+        raise TypeError(
+            f"{name}={value!r} is a {type(value).__name__}; expected a number from 0 "
+            "to 100, in percent."
+        )
+    if not 0 <= value <= 100:
+        raise ValueError(
+            f"{name}={value}; expected a number from 0 to 100, in percent."
+        )
+
+
+def _check_all(qs: Sequence[float]) -> None:
+    """Raise for what is no percentile: the search for it would not end."""
+    for q in qs:
+        check_range("percentile", q)
 
 
 def pooled_percentiles(
@@ -47,6 +70,7 @@ def pooled_percentiles(
 
     Raises ValueError where X holds NaN or inf.
     """
+    _check_all(qs)
     n = (X.shape[0] if rows is None else int(rows.sum())) * X.shape[1]
     sample_size = n if n <= SMALL else SAMPLE
     while True:
@@ -65,6 +89,7 @@ def pooled_percentiles_of_sides(
     Rows that are in the same sets are counted together, once, and the counts added
     up: for the train sides of k folds that is one pass instead of k - 1.
     """
+    _check_all(qs)
     patterns, pattern = np.unique(np.stack(sides, axis=1), axis=0, return_inverse=True)
     if len(patterns) > 2 * len(sides):
         return [pooled_percentiles(X, qs, rows, seed=seed) for rows in sides]
@@ -95,7 +120,7 @@ def column_percentiles(
 
     Raises ValueError where X holds NaN or inf.
     """
-
+    _check_all(qs)
     X = as_tensor(X)
     # Each thread holds some columns: never more than a twentieth of all together.
     n_columns = min(COLUMNS, max(1, X.shape[1] // 20))

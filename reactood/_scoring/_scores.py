@@ -9,6 +9,7 @@ part of a large number: T · log(n_classes), for the energy. float32 would round
 so there, and for the entropy at any temperature, scores are computed in float64.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -265,6 +266,10 @@ def gen(
     >>> bool(sure > unsure)
     True
     """
+    if not 0 < gamma < 1:
+        raise ValueError(f"gamma={gamma}; expected a number between 0 and 1.")
+    if n_largest < 1:
+        raise ValueError(f"n_largest={n_largest}; expected an integer of at least 1.")
     if temperature > HIGHEST_IN_SINGLE:
         logits = _double(logits)
     largest, index = logits.topk(min(n_largest, logits.shape[1]), dim=1)
@@ -323,7 +328,27 @@ SCORES = {
 }
 
 
-CENTERED = "centered_energy", "centered_max_logit"  # they depend on the softmax alone
+# Centered scores, which depend on the softmax alone, and the same without centering.
+PLAIN = {"centered_energy": "energy", "centered_max_logit": "max_logit"}
+CENTERED = tuple(PLAIN)
+
+
+def as_name(score: str | Callable, temperature: float = 1.0) -> tuple:
+    """Return the name and the temperature of a score of this package.
+
+    A function in ``SCORES``, or a partial of one with a temperature, is the same score
+    as its name. Other functions are returned as they are.
+    """
+    function, own_temperature = score, 1.0
+    if isinstance(score, functools.partial) and not score.args:
+        if set(score.keywords) <= {"temperature"}:
+            function = score.func
+            own_temperature = score.keywords.get("temperature", 1.0)
+    for name, known in SCORES.items():
+        if function is known:
+            return name, own_temperature
+    return score, temperature
+
 
 # Scores that follow from the largest logit z, the logarithm of the MSP, the mean of all
 # logits and the temperature T.
@@ -353,7 +378,7 @@ def several_scores(
     """
     log_msps: dict[float, torch.Tensor] = {}
     largest, results = logits.amax(dim=1), []
-    for score, T in scores:
+    for score, T in (as_name(*some) for some in scores):
         if isinstance(score, str) and score in _FROM_LARGEST:
             if T not in log_msps:
                 high = T > HIGHEST_IN_SINGLE

@@ -41,14 +41,14 @@ class _Shape:
         return self.text
 
 
-def _brief(value: Any) -> Any:
+def brief(value: Any) -> Any:
     """Return a value with its large arrays replaced by their shapes."""
     if isinstance(value, np.ndarray):
         return _Shape(value) if value.size > MOST_SHOWN else value
     if isinstance(value, torch.Tensor):
         return _Shape(value) if value.numel() > MOST_SHOWN else value
     if type(value) in (list, tuple):
-        parts = [_brief(part) for part in value]
+        parts = [brief(part) for part in value]
         changed = any(a is not b for a, b in zip(parts, value, strict=True))
         return type(value)(parts) if changed else value
     if isinstance(value, BaseEstimator):
@@ -57,10 +57,10 @@ def _brief(value: Any) -> Any:
 
 
 def _brief_estimator(estimator: BaseEstimator) -> BaseEstimator:
-    brief = object.__new__(type(estimator))
+    copy = object.__new__(type(estimator))
     for name, value in estimator.get_params(deep=False).items():
-        vars(brief)[name] = _brief(value)
-    return brief
+        vars(copy)[name] = brief(value)
+    return copy
 
 
 def summary_html(detector):

@@ -1,13 +1,18 @@
 """Mixins and decorators for estimators: decisions, failed refits, hints in errors."""
 
 import functools
+import inspect
 from numbers import Real
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator
 
-from reactood._utils._sklearn import InvalidParameterError, validate_params
+from reactood._utils._sklearn import (
+    InvalidParameterError,
+    validate_parameter_constraints,
+)
 
 FRACTIONS = "alpha", "calibration_size", "contamination", "tpr", "confidence"
 
@@ -24,23 +29,44 @@ class FractionHints(BaseEstimator):
 
 
 def checked(**constraints):
-    """Check a function's parameters as scikit-learn checks those of an estimator."""
+    """Check a function's parameters as scikit-learn checks those of an estimator.
+
+    Unlike scikit-learn's decorator, it leaves the checks of estimators on that the
+    function fits: these come from the user, and their errors keep their names.
+    """
 
     def decorate(function):
-        check = validate_params(constraints, prefer_skip_nested_validation=True)
-        function = check(function)
+        signature = inspect.signature(function)
 
         @functools.wraps(function)
-        def explained(*args, **kwargs):
-            try:
-                return function(*args, **kwargs)
-            except InvalidParameterError as error:
-                meant = _fraction_meant(kwargs.get, str(error))
-                raise type(error)(f"{error}{meant}") from None
+        def checking(*args, **kwargs):
+            if not get_config()["skip_parameter_validation"]:
+                given = signature.bind(*args, **kwargs)
+                given.apply_defaults()
+                try:
+                    validate_parameter_constraints(
+                        constraints, given.arguments, caller_name=function.__qualname__
+                    )
+                except InvalidParameterError as error:
+                    meant = _fraction_meant(given.arguments.get, str(error))
+                    raise type(error)(f"{error}{meant}") from None
+            return function(*args, **kwargs)
 
-        return explained
+        return checking
 
     return decorate
+
+
+def check_params(estimator):
+    """Check the parameters of an estimator, and of the estimators inside it.
+
+    `fit` checks them too, but a search must not begin with one that cannot be fitted.
+    """
+    if get_config()["skip_parameter_validation"]:
+        return
+    for some in (estimator, *estimator.get_params().values()):
+        if isinstance(some, BaseEstimator) and hasattr(some, "_parameter_constraints"):
+            some._validate_params()
 
 
 def _fraction_meant(value_of, message):

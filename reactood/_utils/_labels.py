@@ -31,7 +31,7 @@ def id_rows(y, X):
         rows, missing = y != -1, np.isnan(y)
     else:
         rows = np.array([not _is_minus_one(label) for label in y])
-        missing = np.array([_is_missing(label) for label in y])
+        missing = np.array([is_missing(label) for label in y])
     if missing.any():
         raise ValueError(
             f"y has no label for {missing.sum()} of {len(y)} rows, the first of them "
@@ -77,7 +77,8 @@ def _is_minus_one(label):
     return label == -1 if isinstance(label, Real) else label in MINUS_ONE
 
 
-def _is_missing(label):
+def is_missing(label):
+    """Return whether a label is None, NaN or pandas' NA."""
     if label is None or type(label).__name__ == "NAType":
         return True
     return isinstance(label, Real) and label != label

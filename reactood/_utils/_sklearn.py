@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
     StrOptions,
-    validate_params,
+    validate_parameter_constraints,
 )
 from sklearn.utils.validation import (
     _check_method_params,
@@ -31,7 +31,7 @@ __all__ = [
     "_num_samples",
     "_routing_enabled",
     "_safe_indexing",
-    "validate_params",
+    "validate_parameter_constraints",
 ]
 
 

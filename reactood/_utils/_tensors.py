@@ -42,6 +42,13 @@ def as_float(block: torch.Tensor) -> torch.Tensor:
     return block.to(torch.float32 if block.is_floating_point() else torch.float64)
 
 
+def as_array(X) -> np.ndarray:
+    """Return an array; of a tensor, half precision as float32, which NumPy knows."""
+    if isinstance(X, torch.Tensor):
+        return as_float(X.detach().cpu()).numpy()
+    return np.asarray(X)
+
+
 def to_device(block: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Move a tensor; a copy to CUDA runs at the same time as computations.
 

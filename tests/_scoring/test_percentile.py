@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from joblib import Parallel, delayed
 
 from reactood._scoring import _percentile
+from reactood._scoring._clip import learn_clips
 from reactood._scoring._percentile import (
     column_percentiles,
     pooled_percentiles,
@@ -45,6 +46,24 @@ def test_pooled_equals_numpy(X, q):
     assert summary.percentiles[0] == np.percentile(X, q)
     assert summary.percentiles[1] == np.percentile(X, 50.0)
     assert (summary.minimum, summary.maximum) == (X.min(), X.max())
+
+
+@pytest.mark.parametrize("q", [-5, 100.5, float("nan"), float("inf")])
+def test_what_is_no_percentile(q, rng):
+    """The search for it would not end."""
+    X = rng.normal(size=(20, 3))
+    sides = [np.arange(20) % 2 == 0, np.arange(20) % 2 == 1]
+    for find in (pooled_percentiles, column_percentiles):
+        with pytest.raises(
+            ValueError, match="expected a number from 0 to 100, in perc"
+        ):
+            find(X, [50, q])
+    with pytest.raises(ValueError, match="expected a number from 0 to 100, in percent"):
+        pooled_percentiles_of_sides(X, [50, q], sides)
+    with pytest.raises(ValueError, match=f"lower_percentile={q}; expected a number"):
+        learn_clips(X, [None], [90], lower_percentile=q)
+    with pytest.raises(TypeError, match="percentile='90' is a str; expected a number"):
+        learn_clips(X, [None], ["90"])
 
 
 @pytest.mark.usefixtures("small_samples")

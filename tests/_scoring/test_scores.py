@@ -167,3 +167,12 @@ def test_centered_energy_depends_on_the_softmax_alone(logits, shift):
     p = log_softmax(logits, axis=1)
     from_uniform = -np.log(logits.shape[1]) - p.mean(axis=1)
     np.testing.assert_allclose(found, np.log(logits.shape[1]) + from_uniform, atol=1e-9)
+
+
+def test_parameters_of_gen_out_of_range():
+    logits = torch.zeros(2, 3)
+    for gamma in (-1.0, 0.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"gamma={gamma}; expected a number betw"):
+            public.gen(logits, gamma=gamma)
+    with pytest.raises(ValueError, match="n_largest=0; expected an integer"):
+        public.gen(logits, n_largest=0)

@@ -25,6 +25,7 @@ from torch import nn
 
 from reactood import ReActDetector, TorchFeatureExtractor, make_react_pipeline
 from reactood._scoring._left_out import LEAST_ROWS, TooFewClasses, leave_classes_out
+from reactood._scoring._scorer import Scorer
 from reactood.baselines import KNNDetector, MahalanobisDetector
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.model_selection import (
@@ -78,13 +79,28 @@ def test_each_class_is_left_out_once_each_time(n_classes, n_parts, n_repeats, se
         n_repeats=n_repeats,
     )
     left_out = ~parts.kept
-    np.testing.assert_array_equal(left_out.sum(axis=0), n_repeats)
+    assert len(np.unique(left_out, axis=0)) == len(left_out)  # none is there twice
+    one_time = min(n_parts, n_classes) if n_classes > 3 else 3
+    np.testing.assert_array_equal(left_out[:one_time].sum(axis=0), 1)
+    times = left_out.sum(axis=0)
+    assert (times <= n_repeats).all()
+    if len(parts) == n_repeats * one_time:  # else a part came again
+        assert (times == n_repeats).all()
     assert (parts.kept.sum(axis=1) > 1).all()
     sizes = left_out.sum(axis=1)
     assert sizes.max() - sizes.min() <= 1
     for kept, known, labels in zip(parts.kept, parts.known, parts.labels, strict=True):
         np.testing.assert_array_equal(known, [kept[c] for c in predicted])
         np.testing.assert_array_equal(labels, np.where(known, 1, -1))
+
+
+@pytest.mark.parametrize(("n_classes", "most"), [(3, 3), (4, 6)])
+def test_parts_that_come_again_are_dropped(n_classes, most):
+    predicted = np.tile(np.arange(n_classes), 2 * LEAST_ROWS)
+    parts = leave_classes_out(
+        predicted, n_classes, np.random.RandomState(0), n_repeats=50
+    )
+    assert len(parts) == len(np.unique(parts.kept, axis=0)) == most
 
 
 def test_classes_with_rows_are_spread_over_the_parts():
@@ -356,7 +372,7 @@ def test_scores_that_detect_nothing_are_said(X_head):
     X, head = X_head
     detector = ReActDetector(head, score_function=lambda z: torch.sin(1e6 * z.sum(1)))
     with pytest.warns(UserWarning, match="No candidate detects left-out classes"):
-        tune_detector(detector, X, candidates=[])
+        tune_detector(detector, X, candidates=[{"percentile": 95}])
 
 
 def test_misuse(X_head):
@@ -492,6 +508,8 @@ def test_the_check_is_silent_where_it_should_be(X_head, rng):
         ReActDetector(bad_head, score_function=lambda z: z.amax(1)).fit(bad_X)
         two = bad_head[0][:2], bad_head[1][:2]
         ReActDetector(two).fit(bad_X)
+        # Left-out classes say nothing of heads with several true labels at once.
+        ReActDetector(bad_head, score_function="joint_energy").fit(bad_X)
         one_class = bad_X[(bad_X @ bad_head[0].T + bad_head[1]).argmax(1) == 0]
         ReActDetector(bad_head).fit(np.tile(one_class, (20, 1)))
 
@@ -505,6 +523,26 @@ def test_the_check_reads_in_distribution_rows_only(rng):
     both = np.concatenate([X, X + 5])
     with pytest.warns(UserWarning, match="tune_detector"):
         ReActDetector(head).fit(both, np.repeat([1, -1], 600))
+
+
+def test_the_check_without_a_clip(rng, monkeypatch):
+    """It says so, and scores nothing twice."""
+    X, head = network(rng, common=1.0)
+    clips = []
+    scored = Scorer.scores_of_reduced
+
+    def counted(self, X, some, *args):
+        clips.append(len(some))
+        return scored(self, X, some, *args)
+
+    monkeypatch.setattr(Scorer, "scores_of_reduced", counted)
+    with pytest.warns(UserWarning, match="worse than .* without a clip on this"):
+        ReActDetector(head, percentile=None).fit(X)
+    with pytest.warns(UserWarning, match="with the same clip on this"):
+        ReActDetector(head, percentile=90).fit(X)
+    with pytest.warns(UserWarning, match="percentile=None, lower_percentile=5 detects"):
+        ReActDetector(head, percentile=None, lower_percentile=5).fit(X)
+    assert clips == [1, 2, 2]
 
 
 REAL = {  # network: whether the default is a trap, and images to learn from
