@@ -9,7 +9,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from reactood._scoring._blocks import rows_per_block
-from reactood._scoring._scores import check_spread
+from reactood._scoring._scores import check_spread, threshold_of
 from reactood._utils._estimators import FractionHints, ThresholdMixin, as_a_whole
 from reactood._utils._labels import id_rows
 from reactood._utils._sklearn import Interval, _fit_context
@@ -48,9 +48,14 @@ class BaseFeatureDetector(FractionHints, ThresholdMixin, OutlierMixin, BaseEstim
         y, rows = id_rows(y, X)
         if rows is not None:
             X, y = X[rows], y[rows]
+        if len(X) < 2:
+            raise ValueError(
+                f"X has {len(X)} in-distribution row (n_samples={len(rows)}); expected "
+                "at least 2, as a detector learns from those alone."
+            )
         scores = self._learn(X, y)
         check_spread(scores, X)
-        self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+        self.offset_ = threshold_of(scores, self.contamination, X)
         return self
 
     def score_samples(self, X):

@@ -1,14 +1,17 @@
 """Apply the clip after an earlier layer of the network."""
 
 import copy
+from numbers import Integral, Real
 
 import torch
 from sklearn.base import clone
 from torch import nn
 
 from reactood._networks._build import build_network
-from reactood._scoring._percentile import pooled_percentiles
+from reactood._scoring._percentile import check_percent, pooled_percentiles
+from reactood._utils._estimators import checked
 from reactood._utils._modules import replace_module
+from reactood._utils._sklearn import Interval
 
 
 class _Clip(nn.Module):
@@ -68,6 +71,10 @@ class _Tapped(nn.Module):
         return x
 
 
+@checked(
+    percentile=[Interval(Real, 0, 100, closed="right")],
+    n_values=[Interval(Integral, 1, None, closed="left")],
+)
 def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
     """Clip the activations after an earlier layer than ReAct does.
 
@@ -88,7 +95,8 @@ def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
         In-distribution images, of any kind that the extractor takes.
 
     percentile : float, default=90.0
-        The percentile of the activations after `layer` that is the clip, in percent.
+        The percentile of the activations after `layer` that is the clip, in percent:
+        above 1 and at most 100.
 
     n_values : int, default=4096
         Number of activations of each image to learn the clip from, at random places
@@ -103,8 +111,9 @@ def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
     Raises
     ------
     ValueError
-        If there is no such layer, or if the clip would not be above 0, so that no
-        activation would remain: the share of zeros is then above `percentile`.
+        If there is no such layer, if a parameter is out of range, or if the clip would
+        not be above 0, so that no activation would remain: the share of zeros is then
+        above `percentile`.
 
     See Also
     --------
@@ -126,10 +135,7 @@ def clip_layer(extractor, layer, X, *, percentile=90.0, n_values=4096):
     >>> clipped.fit_transform(digits.X_test[:10]).shape
     (10, 96)
     """
-    if not 0 < percentile <= 100:
-        raise ValueError(
-            f"percentile={percentile}, expected one in (0, 100], in percent."
-        )
+    check_percent("percentile", percentile)
     network, transform = build_network(extractor.model, extractor.weights)
 
     def changed(join, module, **changes):

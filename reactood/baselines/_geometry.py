@@ -257,6 +257,12 @@ class ViMDetector(_WithHead):
     --------
     MahalanobisDetector : Scores by distances in the whole space.
 
+    Notes
+    -----
+    The scale needs largest logits that are above 0 on average; `fit` raises an error
+    otherwise. Those of a centered head, `(weight - weight.mean(axis=0), bias -
+    bias.mean())`, always are, and have the same softmax.
+
     References
     ----------
     .. [1] H. Wang et al., "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR
@@ -312,6 +318,13 @@ class ViMDetector(_WithHead):
             raise ValueError(
                 f"The {n} rows of X lie in a subspace of {kept} dimensions, which "
                 "leaves no residual: give more rows, or a smaller n_components."
+            )
+        if not largest.mean() > 0:
+            raise ValueError(
+                f"The largest logits are {largest.mean():.4g} on average, not above 0, "
+                "so that the virtual logit, which is scaled to them, would rank the "
+                "residuals the wrong way round. Center the head, which changes no "
+                "softmax: (weight - weight.mean(axis=0), bias - bias.mean())."
             )
         self.alpha_ = float(largest.mean() / residual.mean())
         return energy - self.alpha_ * residual

@@ -349,10 +349,19 @@ def test_clip_layer_says_what_is_wrong():
     extractor = TorchFeatureExtractor(digits_classifier)
     with pytest.raises(ValueError, match=r"'feature\.2' is not in DigitsNet.*features"):
         clip_layer(extractor, "feature.2", digits.X_train)
-    with pytest.raises(ValueError, match=r"percentile=0\.9.* is 0"):
+    with pytest.raises(ValueError, match=r"percentile=1\.5.* is 0"):
+        clip_layer(extractor, "features.2", digits.X_train, percentile=1.5)
+    with pytest.raises(ValueError, match=r"percentile=0\.9 means 0\.9 percent"):
         clip_layer(extractor, "features.2", digits.X_train, percentile=0.9)
-    with pytest.raises(ValueError, match="in percent"):
-        clip_layer(extractor, "features.2", digits.X_train, percentile=101)
+    for name, value in [
+        ("percentile", 101),
+        ("percentile", "90"),
+        ("percentile", float("nan")),
+        ("n_values", -1),
+        ("n_values", 2.5),
+    ]:
+        with pytest.raises(ValueError, match=f"'{name}' parameter of clip_layer must"):
+            clip_layer(extractor, "features.2", digits.X_train, **{name: value})
 
 
 # ---------------------------------------------------------- statistics of other images

@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from reactood.baselines import FDBDDetector, KNNDetector, NCIDetector, ViMDetector
-from reactood.rectifiers import VRAP
+from reactood.baselines import (
+    FDBDDetector,
+    KNNDetector,
+    MahalanobisDetector,
+    NCIDetector,
+    ViMDetector,
+)
+from reactood.rectifiers import DICE, LTS, VRAP
 
 
 @pytest.fixture
@@ -117,6 +125,16 @@ def test_vim_of_rows_in_a_subspace(rng, head):
         ViMDetector((head[0], np.zeros(4)), n_components=5).fit(X)
 
 
+def test_vim_of_negative_logits(X, head):
+    """Its scale would be below 0, and the residual speak for in-distribution."""
+    low = head[0], head[1] - 200
+    with pytest.raises(ValueError, match=r"largest logits are -.* Center the head"):
+        ViMDetector(low).fit(X)
+    weight, bias = (a - a.mean(axis=0) for a in low)
+    centered = ViMDetector((weight, bias)).fit(X)
+    assert centered.alpha_ > 0
+
+
 @pytest.mark.parametrize("k", [1, 7])
 def test_knn(X, new, k):
     detector = KNNDetector(n_neighbors=k).fit(X)
@@ -146,6 +164,36 @@ def test_knn_with_too_few_rows(X):
 
 
 WITH_HEAD = [FDBDDetector, NCIDetector, ViMDetector]
+
+
+@pytest.mark.parametrize("kind", [*WITH_HEAD, KNNDetector, MahalanobisDetector])
+def test_one_row_to_learn_from(X, head, kind):
+    detector = kind(head) if kind in WITH_HEAD else kind()
+    with pytest.raises(
+        ValueError, match=r"1 in-distribution row .*expected at least 2"
+    ):
+        detector.fit(X, np.where(np.arange(60) == 7, 1, -1))
+
+
+@pytest.mark.parametrize("kind", [*WITH_HEAD, LTS, DICE])
+def test_an_unfitted_classifier_as_head(X, kind):
+    """No labels would help: none of these trains a classifier."""
+    y = np.arange(60) % 3
+    with pytest.raises(ValueError, match="is not fitted, and no classifier is trained"):
+        kind(LogisticRegression()).fit(X, y)
+    fitted = FrozenEstimator(LogisticRegression().fit(X, y))
+    assert kind(fitted).fit(X, y).weight_.shape == (3, 9)
+
+
+@pytest.mark.parametrize("kind", [FDBDDetector, NCIDetector])
+def test_rows_that_tie_at_the_threshold_are_inside(X, head, kind):
+    """However many rows are scored at once: as in ReActDetector."""
+    bottom = kind(head).fit(X).score_samples(X).argmin()
+    tied = np.concatenate([X, np.tile(X[bottom], (10, 1))])
+    detector = kind(head, contamination=0.1).fit(tied)
+    for n_rows in (1, 3, len(tied)):
+        assert (detector.predict(tied[-n_rows:]) == 1).all()
+    assert detector.offset_ < detector.score_samples(tied[-1:])[0]
 
 
 @pytest.mark.parametrize("kind", [*WITH_HEAD, KNNDetector])
