@@ -122,9 +122,11 @@ def _after_pixels(steps):
     if type(scale) is v2.ToDtype:
         if not scale.scale or str(scale.dtype) != "torch.float32":
             raise _unknown("ToDtype without torch.float32 and scale=True")
-        if not steps or type(steps[-1]) not in TO_IMAGE:
+        # A tensor of pixels is resized as Pillow does it, to within a level of colour.
+        place = next((i for i, step in enumerate(steps) if type(step) in TO_IMAGE), None)
+        if place not in (0, len(steps) - 1):
             raise _unknown("ToDtype without ToImage before it")
-        steps.pop()
+        steps.pop(place)
     elif not _is_to_tensor(scale):
         raise _unknown(type(scale).__name__)
     return steps, mean, std

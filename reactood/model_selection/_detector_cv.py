@@ -1,5 +1,6 @@
 """ReActDetectorCV: chooses the percentile by cross-validation with OOD rows."""
 
+import inspect
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -186,7 +187,7 @@ class ReActDetectorCV(BaseReActDetector):
         self.device = device
         self.on_nan = on_nan
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=False)  # of the head
     @as_a_whole
     def fit(self, X, y, *, groups=None):
         """Choose the percentile, then learn the clip and the decision threshold.
@@ -216,14 +217,17 @@ class ReActDetectorCV(BaseReActDetector):
         """
         X = self._validate(X, reset=True)
         y, rows = id_rows(y, X)
-        percentiles, functions = self._percentiles(), self._functions()
+        percentiles, functions = as_percentiles(self.percentiles), self._functions()
         if rows is None:
             raise ValueError(_no_ood(y, len(X)))
         measure = measure_of(self.scoring)
         labels = np.where(rows, 1, -1)
         known = self._without_nan(X, np.ones(len(X), bool))
         rows = rows & known
-        trains, tests = zip(*self._splits(X, labels, known, groups), strict=True)
+        splits = list(self._splits(X, labels, known, groups))
+        if not splits:
+            raise ValueError(f"cv={self.cv!r} has no folds; expected at least one.")
+        trains, tests = zip(*splits, strict=True)
         all_clips = learn_clips(
             X,
             [train & rows for train in trains],
@@ -319,19 +323,6 @@ class ReActDetectorCV(BaseReActDetector):
             raise ValueError("score_function is empty; expected at least one.")
         return functions
 
-    def _percentiles(self):
-        candidates = list(self.percentiles)
-        interval = Interval(Real, 0, 100, closed="right")
-        for percentile in candidates:
-            if percentile is not None and not interval.is_satisfied_by(percentile):
-                raise ValueError(
-                    f"percentiles holds {percentile!r}; expected numbers in percent, "
-                    "above 1 and at most 100, or None for no clipping."
-                )
-        if not candidates:
-            raise ValueError("percentiles is empty; expected at least one candidate.")
-        return candidates
-
     def _splits(self, X, labels, known, groups):
         """Yield, for each fold, masks of the train and test rows that are ``known``."""
         cv = self.cv
@@ -363,6 +354,21 @@ class ReActDetectorCV(BaseReActDetector):
             yield train, test
 
 
+def as_percentiles(percentiles):
+    """Return candidates as a list, or raise where one of them is no percentile."""
+    candidates = list(percentiles)
+    interval = Interval(Real, 0, 100, closed="right")
+    for percentile in candidates:
+        if percentile is not None and not interval.is_satisfied_by(percentile):
+            raise ValueError(
+                f"percentiles holds {percentile!r}; expected numbers in percent, above "
+                "1 and at most 100, or None for no clipping."
+            )
+    if not candidates:
+        raise ValueError("percentiles is empty; expected at least one candidate.")
+    return candidates
+
+
 def measure_of(scoring):
     """Return the function that judges a candidate by labels and scores."""
     scorer = scoring
@@ -370,6 +376,16 @@ def measure_of(scoring):
         ours = ood_scorers()
         name = SHORT_NAMES.get(scorer, scorer)
         scorer = ours[name] if name in ours else get_scorer(name)
+    try:
+        inspect.signature(scorer).bind(None, None, None)
+    except TypeError:
+        raise TypeError(
+            f"scoring={scoring!r} does not take (estimator, X, y) as a scorer does; "
+            "expected a name, such as 'roc_auc' or 'fpr95', or a scorer. Make one of a "
+            "metric: make_scorer(metric, response_method='decision_function')."
+        ) from None
+    except ValueError:  # a builtin without a signature
+        pass
 
     def measure(labels, scores):
         try:

@@ -3,8 +3,10 @@
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from reactood._utils._estimators import check_params
 from reactood._utils._response import parts_of
 from reactood.detector import ReActDetector
+from reactood.model_selection._copies import unfitted
 
 
 def detector_of(estimator):
@@ -20,6 +22,7 @@ def detector_of(estimator):
             f"The detector has threshold={detector.threshold!r}, which overrides any "
             "percentile; set threshold=None to choose one."
         )
+    check_params(detector)
     return steps, detector
 
 
@@ -27,7 +30,7 @@ def features_of(steps, X, y):
     """Return the steps, as a fitted copy, and the features: ``X`` without steps."""
     if steps is None:
         return None, X
-    steps = clone(steps)
+    steps = unfitted(steps)
     return steps, steps.fit_transform(X, y)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, KFold
 from sklearn.utils import check_consistent_length, indexable
 
-from reactood._utils._labels import id_rows
+from reactood._utils._labels import id_rows, is_missing
 from reactood._utils._sklearn import GroupsConsumerMixin
 
 __all__ = ["LeaveOneOODSourceOut", "OODSplit"]
@@ -203,7 +203,8 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
         Raises
         ------
         ValueError
-            If `y` or `groups` is missing, if there are fewer ID rows than folds, or if
+            If `y` or `groups` is missing, as a whole or for an OOD row, if there are
+            fewer ID rows than folds, or if
             `ood_in_train` is True and there are fewer than two sources.
         """
         _, y, groups = indexable(X, y, groups)
@@ -246,6 +247,14 @@ class LeaveOneOODSourceOut(GroupsConsumerMixin, OODSplit):
             )
         check_consistent_length(y, groups)
         _, ood_index = _both_kinds(y, 1, 1)
+        # As objects: among names, NumPy makes NaN the name "nan".
+        missing = [is_missing(s) for s in np.asarray(groups, object)[ood_index]]
+        if any(missing):
+            raise ValueError(
+                f"groups names no source for {sum(missing)} of {len(ood_index)} OOD "
+                f"rows, the first of them row {ood_index[np.argmax(missing)]}; name "
+                "the source of each OOD row, such as 'unknown'."
+            )
         return np.unique(np.asarray(groups)[ood_index])
 
     def get_n_splits(self, X=None, y=None, groups=None):

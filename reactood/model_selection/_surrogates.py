@@ -10,7 +10,7 @@ from sklearn.utils import Bunch, check_array, check_random_state
 from reactood._scoring._left_out import N_PARTS, N_REPEATS
 from reactood._utils._estimators import checked
 from reactood._utils._sklearn import Interval, StrOptions
-from reactood._utils._tensors import as_float
+from reactood._utils._tensors import as_array
 from reactood.detector import ReActDetector
 from reactood.model_selection._surrogate_kinds import (
     FEATURE_KINDS,
@@ -183,7 +183,7 @@ def make_surrogate_features(
     ((3, 4), 50)
     """
     if isinstance(X_id, torch.Tensor):
-        X_id = as_float(X_id.detach().cpu()).numpy()
+        X_id = as_array(X_id)
     X_id = check_array(X_id, dtype=[np.float64, np.float32])
     random = check_random_state(random_state)
     if kind == "left_out_classes":

@@ -1,25 +1,31 @@
 """Trial: judges candidates by how well they detect left-out classes."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 from torch import nn
 
+from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._blocks import take_rows
 from reactood._scoring._clip import learn_clips
-from reactood._scoring._heads import IdentityHead, LinearHead, make_head
+from reactood._scoring._heads import (
+    IdentityHead,
+    LinearHead,
+    fixed_head,
+    make_head,
+)
 from reactood._scoring._left_out import LeftOutClasses, leave_classes_out
 from reactood._scoring._scorer import Scorer
-from reactood._scoring._scores import CENTERED, centered
+from reactood._scoring._scores import PLAIN, SCORES, as_name, centered
 from reactood._utils._labels import id_rows
 from reactood._utils._response import scoring_of
-from reactood._utils._tensors import as_tensor
+from reactood._utils._tensors import as_array, as_tensor
 from reactood._utils._validation import validate_array
 from reactood._utils._warnings import warn
 from reactood.metrics import auroc
-from reactood.model_selection._candidates import with_params
+from reactood.model_selection._copies import fit_unchecked, unfitted, with_params
 
 FLOATS = [np.float64, np.float32, np.float16]
 MOST_ROWS = 10_000  # to judge by
@@ -33,7 +39,8 @@ class Trial:
 
     X: Any  # array or tensor of shape (n_samples, n_features)
     y: Any  # class labels, or None
-    rows: np.ndarray  # mask of the rows to judge by
+    known: np.ndarray  # mask of the in-distribution rows without NaN
+    rows: np.ndarray  # mask of the rows to judge by, all of them or some
     left_out: LeftOutClasses  # of these rows
     scorer: Scorer  # with the whole head
 
@@ -47,7 +54,8 @@ class Trial:
             validate_array(with_params(detector), H, reset=True, dtype=FLOATS)
         )
         y, rows = id_rows(y, X)
-        rows = detector._without_nan(X, np.ones(len(X), bool) if rows is None else rows)
+        known = np.ones(len(X), bool) if rows is None else rows
+        known = rows = detector._without_nan(X, known)
         scorer = detector._scorer(make_head(detector.head, X, y, rows))
         if max_samples is not None and rows.sum() > max_samples:
             drawn = random.choice(np.flatnonzero(rows), max_samples, replace=False)
@@ -66,7 +74,7 @@ class Trial:
                 "so few classes that none can be left out; expected 500 rows or more, "
                 "from several classes."
             )
-        return cls(X, y, rows, left_out, scorer)
+        return cls(X, y, known, rows, left_out, scorer)
 
     @property
     def n_rows(self):
@@ -161,7 +169,7 @@ class Trial:
 
         It learns from every second in-distribution row; the others are tested.
         """
-        X = take_rows(self.X, self.rows)
+        X = as_array(take_rows(self.X, self.rows))
         y = None if self.y is None else self.y[self.rows]
         measures = []
         try:
@@ -169,8 +177,9 @@ class Trial:
             for kept, labels in parts:
                 learned = labels == 1
                 learned[np.flatnonzero(learned)[1::2]] = False
-                reduced = _with_reduced_heads(clone(detector), kept, X, y)
-                reduced.fit(X[learned], *(() if y is None else (y[learned],)))
+                reduced = _with_reduced_heads(unfitted(detector), kept, X, y)
+                labelled = () if y is None else (y[learned],)
+                fit_unchecked(reduced, X[learned], *labelled)
                 scores = scoring_of(reduced)(X[~learned])
                 measures.append(measure(labels[~learned], scores))
         except ValueError as error:
@@ -181,20 +190,44 @@ class Trial:
 def _with_reduced_heads(detector, kept, X, y):
     """Take classes from the heads of a detector, and of the steps before it."""
     params = detector.get_params()
-    center = any(
-        isinstance(value, str) and value in CENTERED
-        for name, value in params.items()
-        if name.endswith("score_function")
-    )
+    plain = _plain_scores(params)
+    heads = {}
     for name, value in params.items():
-        if name.rpartition("__")[2] == "head" and value is not None:
-            head = reduced_head(make_head(value, X, y), kept, center)
-            detector.set_params(**{name: head})
-    return detector
+        owner, _, last = name.rpartition("__")
+        by_owner = params[owner] if owner else detector
+        trains = isinstance(by_owner, BaseReActDetector)
+        # Without a head, a detector alone has the logits as features.
+        if last == "head" and (value is not None or (trains and not owner)):
+            head = make_head(value, X, y) if trains else fixed_head(value, X)
+            heads[name] = reduced_head(head, kept, center=bool(plain))
+    # The heads are centered by the mean of all classes; a centered score would take
+    # that of the kept classes from their logits once more.
+    return detector.set_params(**heads, **(plain if heads else {}))
+
+
+def _plain_scores(params):
+    """Return the parameters that are centered scores, as scores that do not center."""
+    plain = {}
+    for name, value in params.items():
+        if name.rpartition("__")[2] == "score_function":
+            score, temperature = as_name(value)
+            if isinstance(score, str) and score in PLAIN:
+                known = SCORES[PLAIN[score]]
+                plain[name] = (
+                    PLAIN[score]
+                    if isinstance(value, str)
+                    else functools.partial(known, temperature=temperature)
+                )
+    return plain
 
 
 def reduced_head(head, kept, center=False):
     """Return a head without some classes, as the parameter ``head`` of a detector."""
+    if len(head.classes) != len(kept):
+        raise ValueError(
+            f"The head has {len(head.classes)} classes, but that of the estimator, by "
+            f"which rows are assigned to classes, has {len(kept)}."
+        )
     if isinstance(head, LinearHead):
         weight, bias = head.weight, head.bias
         if center:

@@ -4,26 +4,24 @@ import itertools
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils import Bunch, check_random_state
 
 from reactood._scoring._left_out import N_PARTS, N_REPEATS, TooFewClasses
 from reactood._utils._estimators import checked
 from reactood._utils._labels import id_rows
-from reactood._utils._sklearn import Interval
+from reactood._utils._sklearn import Interval, StrOptions
+from reactood._utils._tensors import as_array
 from reactood._utils._warnings import warn
-from reactood.model_selection._candidates import (
-    Candidate,
-    equal_to_best,
-    results_table,
-    with_params,
-)
+from reactood.model_selection._candidates import Candidate, equal_to_best, results_table
+from reactood.model_selection._copies import unfitted, with_params
 from reactood.model_selection._detector_cv import (
     PERCENTILES,
     ReActDetectorCV,
+    as_percentiles,
     measure_of,
 )
 from reactood.model_selection._parts import detector_of, features_of, joined
+from reactood.model_selection._surrogate_kinds import FEATURE_KINDS, IMAGE_KINDS
 from reactood.model_selection._surrogates import (
     iterate_surrogates,
     make_surrogate_features,
@@ -37,6 +35,10 @@ MOST_SURROGATES = 1000
 
 
 @checked(
+    surrogate=[StrOptions({"left_out_classes", *IMAGE_KINDS, *FEATURE_KINDS}), None],
+    percentiles=["array-like"],
+    scoring=[str, callable, None],
+    cv=[Interval(Integral, 2, None, closed="left"), "cv_object"],
     n_surrogates=[Interval(Integral, 1, None, closed="left"), None],
     random_state=["random_state"],
 )
@@ -168,6 +170,9 @@ def tune_percentile(
     True
     """
     steps, detector = detector_of(estimator)
+    _check_surrogate(surrogate, steps)
+    percentiles = as_percentiles([*percentiles, None])
+    measure_of(scoring or "auroc")  # raises if it is not valid
     steps, H = features_of(steps, X_id, y)
     id_rows(y, H)  # raises if y is not valid
     percentiles = [p for p in percentiles if p is not None]
@@ -189,7 +194,7 @@ def tune_percentile(
         known = _without_nan(detector, H)
         n = min(known.sum(), MOST_SURROGATES) if n_surrogates is None else n_surrogates
         if steps is None:
-            some = H if known.all() else np.asarray(H)[known]
+            some = H if known.all() else as_array(H)[known]
             H_ood = make_surrogate_features(
                 some, kind, n_samples=n, random_state=random_state
             )
@@ -200,8 +205,8 @@ def tune_percentile(
         labels = np.ones(len(H)) if y is None else np.asarray(y)
         found = _by_made_surrogates(
             detector,
-            np.asarray(H)[known],
-            np.asarray(H_ood),
+            as_array(H)[known],
+            as_array(H_ood),
             labels[known],
             percentiles=percentiles,
             scoring=scoring or "fpr95",
@@ -209,7 +214,7 @@ def tune_percentile(
         )
     results, top, equal = found
     best = _choose(results, top, equal, percentiles, detector.percentile, kind)
-    chosen = clone(detector).set_params(percentile=percentiles[best]).fit(H, y)
+    chosen = unfitted(detector).set_params(percentile=percentiles[best]).fit(H, y)
     return Bunch(
         best_estimator_=joined(estimator, steps, chosen),
         best_percentile_=percentiles[best],
@@ -219,6 +224,17 @@ def tune_percentile(
         near_best_percentiles_=[percentiles[i] for i in np.flatnonzero(equal)],
         cv_results_=results,
     )
+
+
+def _check_surrogate(surrogate, steps):
+    """Raise for surrogates of images where there are features, and the reverse."""
+    of = "images" if steps is not None else "features"
+    kinds = list(FEATURE_KINDS if steps is None else IMAGE_KINDS)
+    if surrogate not in (None, "left_out_classes", *kinds):
+        raise ValueError(
+            f"surrogate={surrogate!r} cannot be made of {of}, which the estimator "
+            f"takes; expected 'left_out_classes' or one of {', '.join(kinds)}."
+        )
 
 
 def _by_left_out_classes(detector, H, y, percentiles, scoring, random_state):
@@ -283,7 +299,7 @@ def _without_nan(detector, H):
     """Return a mask of the rows to use: without NaN if the detector rejects NaN."""
     if detector.on_nan != "reject":
         return np.ones(len(H), bool)
-    return ~np.isnan(np.asarray(H)).any(axis=1)
+    return ~np.isnan(as_array(H)).any(axis=1)
 
 
 def _features_of(steps, images):

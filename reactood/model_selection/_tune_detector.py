@@ -3,17 +3,15 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import clone
+import torch
 from sklearn.utils import Bunch, check_random_state
 
 from reactood._scoring._left_out import N_PARTS, N_REPEATS
 from reactood._utils._estimators import checked
-from reactood._utils._sklearn import Interval
-from reactood.model_selection._candidates import (
-    choose,
-    make_candidates,
-    results_table,
-)
+from reactood._utils._sklearn import Interval, _safe_indexing
+from reactood._utils._tensors import as_array
+from reactood.model_selection._candidates import choose, make_candidates, results_table
+from reactood.model_selection._copies import fit_unchecked, unfitted
 from reactood.model_selection._parts import detector_of, features_of, joined
 from reactood.model_selection._trial import MOST_ROWS, Trial
 
@@ -79,7 +77,8 @@ def tune_detector(
         Into how many parts the classes are dealt, each of which is left out once.
 
     n_repeats : int, default=3
-        How many times they are dealt anew.
+        How many times they are dealt anew. Few classes can be dealt in few ways: parts
+        that come again are left out.
 
     max_samples : int, default=10_000
         The number of rows to choose by, drawn at random where there are more; None
@@ -118,8 +117,9 @@ def tune_detector(
         If `estimator` is neither a ReActDetector nor a pipeline that ends in one, or
         if `candidates` holds something else.
     ValueError
-        If the head has fewer than three classes, if too few rows belong to each part,
-        or if no candidate can be used.
+        If `candidates` is empty, or holds a parameter that the detector does not have,
+        or a value that it does not take; if the head has fewer than three classes, if
+        too few rows belong to each part, or if no candidate can be used.
 
     See Also
     --------
@@ -136,6 +136,12 @@ def tune_detector(
     rule was made.
 
     Left-out classes are near-OOD data. Of far OOD data they say less: see the study.
+    Each row counts for the class with the largest logit, so that heads with several
+    true labels at once cannot be judged.
+
+    Nothing is learned from rows where `y` is -1, nor from rows of NaN where the
+    estimator has `on_nan="reject"`, whatever the candidate. The check of `fit`
+    (`check_score`) is off meanwhile.
 
     The head is applied once for each clip, whatever the number of scores and parts.
 
@@ -170,7 +176,7 @@ def tune_detector(
     best, equal = choose(aurocs, candidates)
     mean = aurocs.mean(axis=0)
     trial.warn_of_weak_evidence(np.nanmax(mean))
-    chosen = clone(candidates[best].detector).fit(H, *(() if y is None else (y,)))
+    chosen = _fitted(candidates[best], trial, H, y)
     return Bunch(
         best_estimator_=joined(estimator, steps, chosen),
         best_params_=candidates[best].params,
@@ -179,11 +185,24 @@ def tune_detector(
         best_index_=best,
         near_best_=[candidates[i].params for i in np.flatnonzero(equal)],
         cv_results_=results_table([c.params for c in candidates], aurocs, problems),
-        summary_=_summary(candidates, aurocs, best, equal, trial),
+        summary_=_summary(candidates, aurocs, problems, best, equal, trial),
     )
 
 
-def _summary(candidates, aurocs, best, equal, trial):
+def _fitted(candidate, trial, H, y):
+    """Return the candidate, fitted to all rows that it may learn from."""
+    detector = unfitted(candidate.detector)
+    if candidate.is_other:  # it may know neither rows labelled -1 nor rows of NaN
+        y = trial.y
+        if not trial.known.all():
+            index = np.flatnonzero(trial.known)
+            H, y = _safe_indexing(H, index), None if y is None else y[index]
+        if isinstance(H, torch.Tensor):
+            H = as_array(H)
+    return fit_unchecked(detector, H, *(() if y is None else (y,)))
+
+
+def _summary(candidates, aurocs, problems, best, equal, trial):
     """Return the choice and its reason, in words."""
     mean, spread = aurocs.mean(axis=0), aurocs.std(axis=0)
     own = candidates[0]
@@ -198,13 +217,17 @@ def _summary(candidates, aurocs, best, equal, trial):
         f"  chosen  {of(best)} (standard deviation over parts {spread[best]:.4f})  "
         f"{candidates[best].text()}",
     ]
-    if best:
+    if problems[0]:
+        lines.append(f"  own     cannot be used  {own.text()}: {problems[0]}")
+    elif best:
         lines.append(f"  own     {of(0)}  {own.text()}")
     top = int(np.nanargmax(mean))
     if top != best:
         lines.append(f"  best    {of(top)}  {candidates[top].text()}")
     if best == 0:
         reason = "Your own setting is kept: no candidate is clearly better."
+    elif problems[0]:
+        reason = "Your own setting cannot be used."
     else:
         ratio = (1 - mean[0]) / max(1 - mean[best], 1e-9)
         reason = (

@@ -170,6 +170,14 @@ def test_misuse_of_sources(data):
     cv = LeaveOneOODSourceOut()
     with pytest.raises(ValueError, match="groups is missing: expected the source"):
         next(cv.split(X, y))
+    for nothing, kind in ((np.nan, float), (None, object), (np.nan, list)):
+        source = [nothing if i % 7 == 0 else i % 3 for i in range(160)]
+        if kind is list:
+            source = [each if each is np.nan else str(each) for each in source]
+        else:
+            source = np.array(source, dtype=kind)
+        with pytest.raises(ValueError, match=r"no source for 5 of 40 OOD .* row 126"):
+            next(cv.split(X, y, source))
     with pytest.raises(ValueError, match=r"names one source .*ood_in_train=False"):
         next(cv.split(X, y, np.repeat("a", 160)))
 
