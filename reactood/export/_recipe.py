@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from torchvision import transforms
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
 from reactood._images._preparation import _is_to_tensor, preparation_of
@@ -15,10 +15,7 @@ RESIZE = transforms.Resize, v2.Resize
 CROP = transforms.CenterCrop, v2.CenterCrop
 NORMALIZE = transforms.Normalize, v2.Normalize
 TO_IMAGE = v2.ToImage, v2.PILToTensor, transforms.PILToTensor
-FILTERS = {
-    InterpolationMode.BILINEAR: "bilinear",
-    InterpolationMode.BICUBIC: "bicubic",
-}
+FILTERS = "bilinear", "bicubic"
 EXAMPLE_SIZE = 48, 40  # of pictures of any size: any numbers above 1
 EXPECTED = (
     "expected torchvision's ImageClassification preset, or a Compose of Resize, "
@@ -123,19 +120,20 @@ def _after_pixels(steps):
         if not scale.scale or str(scale.dtype) != "torch.float32":
             raise _unknown("ToDtype without torch.float32 and scale=True")
         # A tensor of pixels is resized as Pillow does it, to within a level of colour.
-        place = next((i for i, step in enumerate(steps) if type(step) in TO_IMAGE), None)
-        if place not in (0, len(steps) - 1):
+        places = [i for i, step in enumerate(steps) if type(step) in TO_IMAGE]
+        if places not in ([0], [len(steps) - 1]):
             raise _unknown("ToDtype without ToImage before it")
-        steps.pop(place)
+        steps.pop(places[0])
     elif not _is_to_tensor(scale):
         raise _unknown(type(scale).__name__)
     return steps, mean, std
 
 
 def _resize_of(step):
-    kernel = FILTERS.get(step.interpolation)
-    if kernel is None:
-        raise _unknown(f"Resize with {step.interpolation}")
+    # torchvision's later versions keep the name, and earlier ones a member of an enum.
+    kernel = getattr(step.interpolation, "value", step.interpolation)
+    if kernel not in FILTERS:
+        raise _unknown(f"Resize with {kernel}")
     if step.max_size is not None:
         raise _unknown(f"Resize with max_size={step.max_size}")
     size = (step.size,) if isinstance(step.size, int) else tuple(step.size)

@@ -130,7 +130,7 @@ def test_one_onnx_file_takes_pictures_of_any_size(pipeline, rng, tmp_path):
 # --- what is refused ------------------------------------------------------------------
 
 REFUSED = {
-    "Resize with .*LANCZOS": [transforms.Resize(40, InterpolationMode.LANCZOS)],
+    "Resize with lanczos": [transforms.Resize(40, InterpolationMode.LANCZOS)],
     "Resize with max_size=60": [transforms.Resize(40, max_size=60)],
     r"Resize\(size=40\) without CenterCrop": [transforms.Resize(40)],
     "ColorJitter": [transforms.Resize((40, 40)), transforms.ColorJitter()],
