@@ -214,7 +214,7 @@ def _split(transform):
     *geometry, scale, normalize = transform.transforms
     known = (
         all(type(step) in GEOMETRY for step in geometry)
-        and _is_to_tensor(scale)
+        and is_to_tensor(scale)
         and type(normalize) is transforms.Normalize
     )
     if not known:
@@ -224,7 +224,7 @@ def _split(transform):
     return pixels, mean, std
 
 
-def _is_to_tensor(step):
+def is_to_tensor(step):
     """Return whether a step is ToTensor, of torchvision or of timm."""
     timms = "MaybeToTensor", "timm.data.transforms"
     kind = type(step)

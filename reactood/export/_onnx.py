@@ -11,8 +11,8 @@ from reactood._networks._engines import CAPTURING
 from reactood.export._metadata import describe
 from reactood.export._parts import take_apart
 from reactood.export._program import (
-    _alone,
-    _quietly,
+    alone,
+    quietly,
     capture,
     checked_path,
     write_whole,
@@ -136,7 +136,7 @@ def _convert(program, name, outputs, opset):
     """Return the ONNX model of an ExportedProgram."""
     silent = contextlib.redirect_stdout(io.StringIO())  # it reports its progress
     try:
-        with CAPTURING, _quietly(), _silent_log(), silent, _alone():
+        with CAPTURING, quietly(), _silent_log(), silent, alone():
             converted = torch.onnx.export(
                 program,
                 dynamo=True,

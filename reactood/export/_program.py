@@ -84,7 +84,7 @@ def export_program(detector, path, *, preprocess=False):
     program, recipe = capture(parts, preprocess)
     extra = {"reactood.json": json.dumps(describe(parts, recipe), indent=1)}
     buffer = io.BytesIO()
-    with _quietly():
+    with quietly():
         torch.export.save(program, buffer, extra_files=extra)
     write_whole(path, buffer.getbuffer())
     return path
@@ -99,7 +99,7 @@ def capture(parts, preprocess):
         sizes |= {1: torch.export.Dim("height", min=1)}
         sizes |= {2: torch.export.Dim("width", min=1)}
     try:
-        with CAPTURING, plain_attention(), _quietly(), _alone():
+        with CAPTURING, plain_attention(), quietly(), alone():
             program = torch.export.export(
                 module, (module.example(),), dynamic_shapes=(sizes,), strict=False
             )
@@ -152,14 +152,14 @@ def write_whole(path, data):
 
 
 @contextlib.contextmanager
-def _alone():
+def alone():
     """Keep out what the program has set for its own models."""
     with without_autocast(), no_gradients(), default_device():
         yield
 
 
 @contextlib.contextmanager
-def _quietly():
+def quietly():
     """Leave out the warnings of exporters about their own future."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
-from reactood._images._preparation import _is_to_tensor, preparation_of
+from reactood._images._preparation import is_to_tensor, preparation_of
 
 COMPOSED = transforms.Compose, v2.Compose
 RESIZE = transforms.Resize, v2.Resize
@@ -124,7 +124,7 @@ def _after_pixels(steps):
         if places not in ([0], [len(steps) - 1]):
             raise _unknown("ToDtype without ToImage before it")
         steps.pop(places[0])
-    elif not _is_to_tensor(scale):
+    elif not is_to_tensor(scale):
         raise _unknown(type(scale).__name__)
     return steps, mean, std
 
