@@ -12,9 +12,9 @@ from reactood.export._metadata import describe
 from reactood.export._parts import take_apart
 from reactood.export._program import (
     alone,
-    quietly,
     capture,
     checked_path,
+    quietly,
     write_whole,
 )
 
