@@ -34,14 +34,18 @@ MODELS = "mobilenet_v2", "resnet18", "resnet50"
 def make_files(name, size, folder):
     """Write the bare classifier and its detector; return both paths."""
     torch.manual_seed(0)
-    network = torchvision.models.get_model(name, weights=None).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # so that images differ
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.0)
-    torch.nn.init.normal_(list(network.modules())[-1].weight, std=0.3)
+    network = torchvision.models.get_model(name, weights=None)
     images = np.random.default_rng(0).normal(size=(32, 3, size, size))
+    images = images.astype(np.float32)
+    with torch.no_grad():  # statistics of a batch, or all images would look alike
+        torch.nn.init.normal_(list(network.modules())[-1].weight, std=0.3)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        network.train()(torch.from_numpy(images[:16]))
+    network.eval()
     pipeline = make_react_pipeline(network, check_score=False)
-    pipeline.fit(images.astype(np.float32))
+    pipeline.fit(images)
     bare = Path(folder, f"{name}.onnx")
     rows = torch.export.Dim("rows", min=1)
     torch.onnx.export(
