@@ -114,9 +114,11 @@ class _RectifiedHead(nn.Module):
         clipped = self.clip(features)
         if not isinstance(self.head, _LinearHead):
             return self.head(features), self.head(clipped)
-        # One product of both reads the weights once.
-        logits, of_clipped = self.head(torch.stack([features, clipped]))
-        return logits, of_clipped
+        # One product of both reads the weights once. Of two axes: onnxruntime fused one
+        # of three axes with the number of rows of the example.
+        both = self.head(torch.cat([features, clipped]))
+        n_rows = features.shape[0]
+        return both[:n_rows], both[n_rows:]
 
 
 class _Clip(nn.Module):
