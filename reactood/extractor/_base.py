@@ -34,6 +34,7 @@ from reactood._utils._sklearn import Interval, StrOptions
 from reactood._utils._validation import validate_array
 from reactood._utils._warnings import warn
 from reactood.extractor._extraction import fill
+from reactood.extractor._pass import warn_of_errors
 from reactood.extractor._sink import Rows
 
 
@@ -145,12 +146,21 @@ class BaseFeatureExtractor(
 
     @without_autocast()
     def _extract(
-        self, source, out, device, get_engine, *, store=None, on_error="raise"
+        self,
+        source,
+        out,
+        device,
+        get_engine,
+        *,
+        store=None,
+        on_error="raise",
+        errors=None,
     ):
         """Return the features of all images, or write them to ``out``.
 
         ``get_engine(device, batch_size)`` returns what runs the backbone, and
-        ``store(device)`` opens the rows of a cache.
+        ``store(device)`` opens the rows of a cache. ``errors``, a dict, receives the
+        errors of images that cannot be read, instead of a warning.
         """
         n_rows = source.n_rows if out is None else source.length
         sink = Rows(n_rows, self.n_features_out_, out)
@@ -163,7 +173,7 @@ class BaseFeatureExtractor(
                 default_device(),
                 contextlib.nullcontext() if store is None else store(device) as rows,
             ):
-                fill(
+                found = fill(
                     sink,
                     source,
                     forward,
@@ -172,6 +182,10 @@ class BaseFeatureExtractor(
                     on_error=on_error,
                     verbose=self.verbose,
                 )
+            if errors is None:
+                warn_of_errors(found)
+            else:
+                errors |= found
         except BaseException:
             sink.abandon()
             raise

@@ -52,8 +52,7 @@ def fill(sink, source, forward, store, *, batch_size, on_error, verbose):
     else:
         with progress_bar(source.n_rows, verbose) as progress:
             run.compute(split_rows(range(source.n_rows or 0), batch_size), progress)
-    run.warn_of_errors()
-    return run.errors
+    return dict(sorted(run.errors.items()))
 
 
 def _missing(source, cached):

@@ -87,9 +87,10 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
     on_error : {"raise", "nan"}, default="raise"
         What to do about an image that cannot be read: raise an error that names it,
         or go on, fill its row with NaN, and give one warning that lists them all.
+        `transform_with_errors` returns the errors instead.
 
     verbose : bool, default=False
-        Whether to show a progress bar over the images that are computed; needs tqdm.
+        Whether to show a progress bar over the images that are computed.
 
     Attributes
     ----------
@@ -237,7 +238,7 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         source = self._fit(X)
         if y is not None:  # labels must belong to their rows
             warn_of_another_order(source)
-        return self._features(source, out)
+        return self._features(source, out, on_error=self.on_error)
 
     def transform(self, X, *, out=None):
         """Extract features.
@@ -269,7 +270,56 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         check_is_fitted(self)
         self._check_cache()
         source = self._open_again(X, missing_ok=self.on_error == "nan")
-        return self._features(source, out)
+        return self._features(source, out, on_error=self.on_error)
+
+    def transform_with_errors(self, X, *, out=None):
+        """Extract features, and return which images cannot be read, and why.
+
+        As `transform` with `on_error="nan"`, whatever that parameter is, and without
+        its warning.
+
+        Parameters
+        ----------
+        X : images
+            Any of the kinds listed in the notes.
+
+        out : None, path or ndarray, default=None
+            As in `transform`.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, `n_features_out_`)
+            Features, float32; NaN in the rows of images that cannot be read. An array
+            also where `set_output` asks `transform` for a DataFrame.
+
+        errors : dict of int to Exception
+            For each of these rows, in ascending order, the error that `transform`
+            would raise with `on_error="raise"`. Its text is the reason. Empty if all
+            images were read.
+
+        Raises
+        ------
+        ValueError
+            If the engine cannot take the model.
+
+        Examples
+        --------
+        >>> from reactood import TorchFeatureExtractor
+        >>> from reactood.datasets import digits_classifier, load_digits_ood
+        >>> images = load_digits_ood().X_test[:4]
+        >>> extractor = TorchFeatureExtractor(digits_classifier).fit(images)
+        >>> images[2] = float("nan")
+        >>> features, errors = extractor.transform_with_errors(images)
+        >>> for row, error in errors.items():
+        ...     print(row, error)
+        2 Input X contains NaN or infinity: 64 values in row 2.
+        """
+        check_is_fitted(self)
+        self._check_cache()
+        errors: dict[int, Exception] = {}
+        source = self._open_again(X, missing_ok=True)
+        features = self._features(source, out, on_error="nan", errors=errors)
+        return features, errors
 
     def _fit(self, X):
         """Fit, and return the source of the images that were looked at."""
@@ -288,14 +338,20 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         if self.cache is not None:
             as_cache(self.cache)
 
-    def _features(self, source, out):
+    def _features(self, source, out, *, on_error, errors=None):
         def get_engine(device, batch_size):
             return self._frozen.engine(self.engine, device, self.precision, batch_size)
 
         store = None if self.cache is None else self._open_store
         device = device_of(self.device, self.engine)
         return self._extract(
-            source, out, device, get_engine, store=store, on_error=self.on_error
+            source,
+            out,
+            device,
+            get_engine,
+            store=store,
+            on_error=on_error,
+            errors=errors,
         )
 
     def _open_store(self, device):

@@ -65,20 +65,6 @@ class Pass:
                 again = split_rows(rows, self.batch_size)
                 order, taken = itertools.chain(again, order), []
 
-    def warn_of_errors(self):
-        """Name the images that could not be read, if there are any."""
-        if not self.errors:
-            return
-        first = sorted(self.errors)[:MOST_NAMED]
-        shown = [f"{row} ({self.errors[row]})" for row in first]
-        more = sorted(self.errors)[MOST_NAMED:]
-        warn(
-            f"{len(self.errors)} images could not be read or preprocessed, and their "
-            "features are NaN: rows "
-            + "; ".join(shown)
-            + (f"; and {len(more)} more: {more}" if more else "."),
-        )
-
     def _run(self, order, progress):
         # Reading threads and processes are stopped in any case.
         with contextlib.closing(self.source.batches(order)) as batches:
@@ -113,6 +99,21 @@ class Pass:
         if self.cached is not None:
             self.cached.forget(rows)
         progress.update(len(rows))
+
+
+def warn_of_errors(errors):
+    """Name the images that could not be read, if there are any."""
+    if not errors:
+        return
+    rows = sorted(errors)
+    shown = [f"{row} ({errors[row]})" for row in rows[:MOST_NAMED]]
+    more = rows[MOST_NAMED:]
+    warn(
+        f"{len(errors)} images could not be read or preprocessed, and their features "
+        "are NaN: rows "
+        + "; ".join(shown)
+        + (f"; and {len(more)} more: {more}" if more else "."),
+    )
 
 
 def _is_dead_worker(error):

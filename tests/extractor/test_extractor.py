@@ -897,12 +897,6 @@ def test_progress_bar(net, X, capsys):
     assert "7/7" in capsys.readouterr().err
 
 
-def test_no_progress_bar_without_tqdm(net, X, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tqdm.auto", None)
-    with pytest.warns(UserWarning, match=r"pip install 'reactood\[progress\]'"):
-        TorchFeatureExtractor(net, verbose=True).fit_transform(X)
-
-
 # --- memory and devices ------------------------------------------------------------
 
 

@@ -117,6 +117,52 @@ def test_many_bad_images_are_one_warning(photos):
     assert np.isfinite(np.delete(features, bad, axis=0)).all()
 
 
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_errors_of_images_by_row(photos, tmp_path, on_error, num_workers):
+    extractor = TorchFeatureExtractor(
+        conv_net, preprocess=small, on_error=on_error, num_workers=num_workers
+    ).fit(photos)
+    photos[3].write_bytes(b"no image")
+    paths = [*photos, "nowhere.png", photos[3]]
+    # Without a warning, which would be an error here.
+    features, errors = extractor.transform_with_errors(paths)
+    assert list(errors) == [3, 6, 7]
+    assert [type(error) for error in errors.values()] == [
+        ValueError,
+        FileNotFoundError,
+        ValueError,
+    ]
+    for row, error in errors.items():
+        with pytest.raises(type(error)) as raised:
+            extractor.set_params(on_error="raise").transform([photos[0], paths[row]])
+        assert str(raised.value).endswith(str(error).removeprefix(f"Image {row}: "))
+    assert np.isnan(features).all(axis=1).tolist() == [
+        row in errors for row in range(8)
+    ]
+    good = [row for row in range(8) if row not in errors]
+    np.testing.assert_array_equal(
+        features[good], extractor.transform([paths[row] for row in good])
+    )
+
+
+def test_errors_with_a_cache_an_output_and_dataframes(photos, tmp_path):
+    pytest.importorskip("pandas")
+    extractor = TorchFeatureExtractor(
+        conv_net, preprocess=small, cache=tmp_path / "cache"
+    ).fit(photos)
+    extractor.set_output(transform="pandas")
+    whole, errors = extractor.transform_with_errors(photos)
+    assert errors == {} and isinstance(whole, np.ndarray)
+    photos[0].write_bytes(b"no image")
+    twins = [photos[1], photos[0], photos[0]]
+    out = tmp_path / "features.npy"
+    _, errors = extractor.transform_with_errors(twins, out=out)
+    assert list(errors) == [1, 2]
+    np.testing.assert_array_equal(np.load(out)[0], whole[1])
+    assert extractor.transform_with_errors(photos[:1])[1].keys() == {0}
+
+
 def test_twins_of_a_bad_image_are_bad_too(photos, tmp_path):
     photos[0].write_bytes(b"no image")
     extractor = TorchFeatureExtractor(
