@@ -1,42 +1,46 @@
-"""The command line: ``python -m reactood demo`` and ``benchmark``."""
+"""The command line: ``reactood COMMAND``, or ``python -m reactood COMMAND``."""
 
 import argparse
 import sys
 
-from reactood._cli.benchmark import _command as cli
+from reactood._cli import _demo, _export, _fit, _info, _score, _tune
+from reactood._cli._exit import UsageError, run_command
+from reactood._cli.benchmark import _command as benchmark
+
+COMMANDS = {  # in the order of --help
+    "fit": _fit,
+    "score": _score,
+    "tune": _tune,
+    "info": _info,
+    "export": _export,
+    "benchmark": benchmark,
+    "demo": _demo,
+}
+EPILOG = """\
+exit codes: 0 success, 1 error, 2 wrong usage, 3 done, but some images could not be
+read, 130 stopped by Ctrl-C, 141 the reader of the output has closed it
+"""
 
 
 def main(arguments=None):
-    """Run the command that the arguments name."""
+    """Run the command that the arguments name, and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="reactood", description="Out-of-distribution detection with ReAct."
+        prog="reactood",
+        description="Out-of-distribution detection with ReAct.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="detect images that are no digits with a small network",
-        description="Extract features of the embedded digits example, fit MSP, Energy "
-        "and ReAct, print how well each tells other images from digits, and draw the "
-        "score distributions.",
-    )
-    demo.add_argument(
-        "--out",
-        default="reactood_demo.png",
-        metavar="FILE",
-        help="where to write the picture (default: %(default)s)",
-    )
-    cli.add_parser(commands)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS.values():
+        module.add_parser(commands)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(arguments)
-    # Imports come late, so that --help does not import torch.
-    if options.command == "benchmark":
-        cli.run(options, arguments)
-        return
-
-    from reactood._cli._demo import run
-
-    run(options.out)
+    options.arguments = arguments
+    try:
+        return run_command(COMMANDS[options.command].run, options)
+    except UsageError as error:
+        commands.choices[options.command].error(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

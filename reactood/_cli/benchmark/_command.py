@@ -3,7 +3,8 @@
 import argparse
 import shlex
 import sys
-from importlib.util import find_spec
+
+from reactood._cli._options import shows_progress
 
 SUITES = "digits", "fashion-mnist", "imagenet-sample", "imagenet", "cifar10", "cifar100"
 PROTOCOLS = "clean", "official", "official-percentile"
@@ -100,7 +101,7 @@ def add_parser(commands):
     add("--quiet", action="store_true", help="print only the table")
 
 
-def run(options, arguments):
+def run(options):
     """Run the benchmark with the parsed options."""
     from reactood._cli.benchmark import _figures as figures
     from reactood._cli.benchmark import _report as report
@@ -111,7 +112,7 @@ def run(options, arguments):
     from reactood._cli.benchmark._tasks import Request, limited
 
     out = options.out or f"reactood-{options.suite}"
-    progress = not options.quiet and find_spec("tqdm") is not None
+    progress = shows_progress(options)
     request = Request(
         data=options.data,
         model=options.model,
@@ -122,8 +123,6 @@ def run(options, arguments):
         verbose=not options.quiet,
         progress=progress,
     )
-    if request.verbose and not progress:
-        print("Progress bars need tqdm: pip install 'reactood[progress]'.")
     try:
         methods = parse_methods(options.methods)
         task = SUITES[options.suite](request)
@@ -148,7 +147,7 @@ def run(options, arguments):
     )
     result = benchmark.run(methods)
     result |= {"seed": options.seed, "protocol": options.protocol}
-    result["command"] = "python -m reactood " + shlex.join(arguments)
+    result["command"] = "python -m reactood " + shlex.join(options.arguments)
     written = report.write(result, figures.draw(benchmark), out)
     print("\n" + report.as_text(result))
     print("Written: " + ", ".join(map(str, written)))

@@ -1,14 +1,13 @@
 """The models that ``--model`` may name, and the networks of the CIFAR experiments."""
 
 import functools
-import importlib.util
 import re
 from pathlib import Path
-from typing import Any
 
-import torch
 import torchvision
 from torch import nn
+
+from reactood._cli._models import load_function, read_checkpoint
 
 DENSENET_NAMES = (  # from names in the usual CIFAR DenseNet to torchvision's
     (r"^conv1\.", "features.conv0."),
@@ -70,9 +69,9 @@ def parse_model(text, *, n_classes, cifar=False):
     ValueError
         If there is no such file, function or architecture.
     """
-    file, separator, function = text.rpartition(":")
+    file, separator, _ = text.rpartition(":")
     if separator and file.endswith(".py"):
-        return load_function(file, function)
+        return load_function(text)
     name, separator, checkpoint = text.partition("=")
     if separator:
         if not Path(checkpoint).is_file():
@@ -102,13 +101,13 @@ def parse_transform(text):
     ValueError
         If there is no such file or function, or if it does not return a transform.
     """
-    file, separator, function = text.rpartition(":")
+    file, separator, _ = text.rpartition(":")
     if not (separator and file.endswith(".py")):
         raise ValueError(
             f"--preprocess {text}: expected FILE.py:FUNCTION, a function without "
             "arguments that returns the transform."
         )
-    transform = load_function(file, function)()
+    transform = load_function(text)()
     if not callable(transform):
         raise ValueError(
             f"--preprocess {text}: the function returned a "
@@ -118,19 +117,6 @@ def parse_transform(text):
     return transform
 
 
-def load_function(file, name):
-    """Return a function of a Python file."""
-    if not Path(file).is_file():
-        raise ValueError(f"There is no file {str(file)!r} with a function {name!r}.")
-    spec: Any = importlib.util.spec_from_file_location(Path(file).stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        raise ValueError(f"{str(file)!r} has no function {name!r}.") from None
-
-
 def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
     """Build an architecture and load the weights of a file into it."""
     if cifar:
@@ -138,11 +124,7 @@ def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
         net = build(n_classes)
     else:
         net, renames = torchvision.models.get_model(name, weights=None), ()
-    # Only weights: other pickles can run any code.
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model", "net"):
-        if isinstance(state.get(key), dict):
-            state = state[key]
+    state = read_checkpoint(checkpoint)
     state = {_renamed(key, renames): value for key, value in state.items()}
     wrong = sorted(set(state) ^ set(net.state_dict()))
     if wrong:

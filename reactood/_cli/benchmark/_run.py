@@ -43,7 +43,7 @@ class Benchmark:
     noise : float or None
         Noise of ODIN; None for the noise of the task.
     verbose, progress : bool
-        Whether to print the current step; whether to show progress bars (needs tqdm).
+        Whether to print the current step; whether to show progress bars.
     **options
         Parameters of the extractor.
     """

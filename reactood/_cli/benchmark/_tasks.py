@@ -50,7 +50,7 @@ class Request:
     seed: int = 0
     limit: int | None = None
     verbose: bool = False
-    progress: bool = False  # progress bars (needs tqdm)
+    progress: bool = False  # progress bars
 
 
 def take(images, rows):

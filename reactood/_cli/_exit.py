@@ -1,0 +1,76 @@
+"""How a command ends: exit codes, and errors as one line on stderr."""
+
+import contextlib
+import os
+import sys
+import warnings
+
+FAILED = 1
+UNREADABLE = 3  # the work is done, but some images could not be read
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+DEBUG = "REACTOOD_DEBUG"  # an environment variable: show where an error comes from
+
+# Errors whose text is written for users; others are named by their type, too.
+EXPLAINED = ImportError, OSError, RuntimeError, TypeError, ValueError
+
+
+class UsageError(Exception):
+    """The options do not go together; the text is shown with the command's usage."""
+
+
+def run_command(run, options):
+    """Run a command and return its exit code."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = run(options)
+        sys.stdout.flush()
+    except UsageError:
+        raise
+    except BrokenPipeError:
+        _forget_stdout()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        say(f"reactood {options.command}: stopped by Ctrl-C")
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        say(f"reactood {options.command}: {described(error)}")
+        return FAILED
+    return code or 0
+
+
+def described(error):
+    """Return an error's text as one line."""
+    text = one_line(error)
+    if isinstance(error, EXPLAINED) and text:
+        return text
+    return f"{type(error).__name__}: {text}"
+
+
+def one_line(text):
+    """Return a text without line breaks."""
+    return " ".join(str(text).split())
+
+
+def say(text):
+    """Write words to stderr, where they are not mixed with results."""
+    # A file's name may have bytes that are no text.
+    encoding = sys.stderr.encoding or "utf-8"
+    print(
+        text.encode(encoding, "backslashreplace").decode(encoding),
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    say(f"reactood: warning: {one_line(message)}")
+
+
+def _forget_stdout():
+    """Keep Python from writing to a closed pipe once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # in tests it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
