@@ -29,10 +29,11 @@ def check_tuned(file, detector, digits, out):
     ranked = [float(line.split()[1]) for line in lines[3:13]]
     assert ranked == [round(x, 4) for x in sorted(results, reverse=True)[:10]]
     assert lines[13].strip() == "25 more"
-    fitted, chosen = load(file)[-1], expected.best_estimator_[-1]
-    assert fitted.percentile == chosen.percentile
-    assert fitted.score_function == chosen.score_function
-    assert fitted.offset_ == pytest.approx(chosen.offset_, rel=1e-5)
+    steps = persistence.read_metadata(file)["estimator"]["steps"]
+    (_, found), chosen = steps[-1], expected.best_estimator_[-1]
+    for name in ("percentile", "score_function"):
+        assert found["params"][name] == getattr(chosen, name)
+    assert found["learned"]["offset_"] == pytest.approx(chosen.offset_, rel=1e-5)
 
 
 def test_from_a_file(detector, calibrated, digits, run, tmp_path, capsys):
@@ -48,6 +49,15 @@ def test_from_a_file(detector, calibrated, digits, run, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.xfail(
+    reason="a file that was loaded and saved again lacks what was folded"
+)
+def test_the_result_is_a_detectors_file(detector, digits, run, tmp_path, capsys):
+    file = tmp_path / "tuned.safetensors"
+    run("tune", detector, *MODEL, "--id", digits / "train", "-o", file)
+    assert run("score", file, digits / "new/letters", *MODEL) == 0
+
+
 def test_from_a_model(detector, digits, model, run, tmp_path, capsys):
     file = tmp_path / "tuned.safetensors"
     code = run("tune", *model, "--id", digits / "train", "-o", file, "--quiet")
@@ -56,6 +66,7 @@ def test_from_a_model(detector, digits, model, run, tmp_path, capsys):
     assert err.startswith("reactood: warning: The choice rests on 160 rows")
     assert err.count("\n") == 1
     check_tuned(file, detector, digits, out)
+    assert run("score", file, digits / "new/letters", *MODEL) == 0
 
 
 def test_images_that_cannot_be_read(digits, model, run, tmp_path, capsys):
@@ -65,31 +76,54 @@ def test_images_that_cannot_be_read(digits, model, run, tmp_path, capsys):
     assert f"  {bad}: " in capsys.readouterr().err
 
 
-def test_info(detector, run, tmp_path, capsys):
-    metadata = persistence.read_metadata(detector)
-    assert run("info", detector, "--json") == 0
+def test_info(calibrated, run, tmp_path, capsys):
+    metadata = persistence.read_metadata(calibrated)
+    assert run("info", calibrated, "--json") == 0
     assert json.loads(capsys.readouterr().out) == metadata
-    assert run("info", detector) == 0
-    text = capsys.readouterr().out
-    for key in metadata:
-        assert f"{key}:" in text
+    assert run("info", calibrated) == 0
+    lines = capsys.readouterr().out.splitlines()
+    fitted = load(calibrated)
+    clip = fitted.estimator_[-1].activation_threshold_
+    for line in (
+        "ConformalDetector",
+        "  alpha: 0.1",
+        f"  offset_: {fitted.offset_}",
+        "  estimator_: ReActPipeline",
+        "    extractor: TorchFeatureExtractor",
+        "      preprocess: Compose(Grayscale(1), ToTensor())",
+        "    detector: ReActDetector",
+        "      percentile: 90.0",
+        f"      activation_threshold_: {clip}",
+        f"  reactood: {metadata['provenance']['reactood']}",
+        f"sha256: {metadata['sha256']}",
+    ):
+        assert lines.count(line) == 1, line
+    assert any(line.startswith("model: your own, give it with --m") for line in lines)
     assert run("info", tmp_path / "no.safetensors") == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_nested_metadata_as_text():
-    from reactood._cli._info import _lines
+def test_metadata_of_other_estimators():
+    from reactood._cli._info import summary
 
-    metadata = {
-        "a": {"b": [1, "x"], "c": None, "d": {}, "e": True},
-        "f": [{"g": []}, {"h": list(range(9))}],
-    }
-    assert list(_lines(metadata)) == [
-        "a:",
-        *("  b: 1, x", "  c: none", "  d: none", "  e: yes"),
-        "f:",
-        *("  0:", "    g: none", "  1:", "    h:"),
-        *(f"      {i}: {i}" for i in range(9)),
+    preset = ["ImageClassification", [224, [0.5, 0.4], {"mode": "bilinear"}, None]]
+    params = {"model": "resnet50", "cache": None, "percentile": None, "verbose": True}
+    steps = [
+        ["a", {"estimator": "A", "preprocess": {"transform": preset}}],
+        ["b", {"estimator": "B", "preprocess": {"given": "x", "hint": "my:own"}}],
+        ["c", {"estimator": "C", "preprocess": "auto", "params": params}],
+        ["d", None],
+    ]
+    metadata = {"estimator": {"pipeline": "P", "steps": steps}, "network": None}
+    assert list(summary(metadata)) == [
+        "P",
+        "  a: A",
+        "    preprocess: ImageClassification(224, [0.5, 0.4], bilinear, none)",
+        "  b: B",
+        "    preprocess: your own, give it with --preprocess: my:own",
+        "  c: C",
+        "    preprocess: auto",
+        *("    model: resnet50", "    percentile: none", "    verbose: yes"),
     ]
 
 
