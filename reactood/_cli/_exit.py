@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
 
 FAILED = 1
@@ -19,8 +21,26 @@ class UsageError(Exception):
     """The options do not go together; the text is shown with the command's usage."""
 
 
+_interrupted = threading.Event()
+
+
 def run_command(run, options):
     """Run a command and return its exit code."""
+    with _interrupts_noted():
+        return _run(run, options)
+
+
+def check_interrupted():
+    """Raise KeyboardInterrupt if there was a Ctrl-C that has stopped nothing.
+
+    Python loses the exception where it is raised in code that cannot pass it on, such
+    as the callbacks that run when a reading process is started.
+    """
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _run(run, options):
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -40,6 +60,29 @@ def run_command(run, options):
         say(f"reactood {options.command}: {described(error)}")
         return FAILED
     return code or 0
+
+
+@contextlib.contextmanager
+def _interrupts_noted():
+    """Note each Ctrl-C; after it, be silent about what cannot be cleaned up."""
+    _interrupted.clear()
+    hook, before = sys.unraisablehook, signal.getsignal(signal.SIGINT)
+
+    def stop(number, frame):
+        _interrupted.set()
+        sys.unraisablehook = lambda error: None
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    noted = main and before is signal.default_int_handler
+    if noted:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if noted:
+            signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = hook
 
 
 def described(error):

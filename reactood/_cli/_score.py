@@ -4,7 +4,7 @@ import argparse
 
 from reactood._cli import _formats as formats
 from reactood._cli import _options as cli
-from reactood._cli._exit import UNREADABLE, UsageError, say
+from reactood._cli._exit import UNREADABLE, UsageError, check_interrupted, say
 
 DESCRIPTION = """\
 Score images with a fitted detector: one row for each, in the order in which they are
@@ -100,6 +100,7 @@ def _fill(table, scorer, paths, *, progress):
             start = time.monotonic()
             some = paths[done : done + n_batches * scorer.batch_size]
             table.append(scorer(some))
+            check_interrupted()
             done += len(some)
             bar.update(len(some))
             if time.monotonic() - start < LONG_ENOUGH / 2:

@@ -1,13 +1,14 @@
 """Exit codes, and errors as one line."""
 
 import io
+import signal
 import sys
 import warnings
 from types import SimpleNamespace
 
 import pytest
 
-from reactood._cli._exit import UsageError, run_command
+from reactood._cli._exit import UsageError, check_interrupted, run_command
 
 OPTIONS = SimpleNamespace(command="fit")
 
@@ -51,6 +52,23 @@ def test_codes_of_a_run(capsys):
     assert capsys.readouterr().err == ""
     with pytest.raises(UsageError):
         run_command(raising(UsageError()), OPTIONS)
+
+
+def test_a_ctrl_c_that_python_loses(capsys):
+    class Cleaned:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)  # its exception cannot be passed on
+
+    def run(options):
+        thing = Cleaned()
+        del thing
+        check_interrupted()
+
+    before = sys.unraisablehook, signal.getsignal(signal.SIGINT)
+    assert run_command(run, OPTIONS) == 130
+    assert capsys.readouterr().err == "reactood fit: stopped by Ctrl-C\n"
+    assert before == (sys.unraisablehook, signal.getsignal(signal.SIGINT))
+    assert run_command(lambda options: check_interrupted(), OPTIONS) == 0
 
 
 def test_a_pipe_that_is_closed_before_the_end_of_a_small_output(monkeypatch):
