@@ -65,7 +65,6 @@ def model(digits):
 @pytest.fixture(scope="session")
 def detector(digits, model):
     """The file of a detector."""
-    pytest.importorskip("reactood.persistence")
     file = digits / "detector.safetensors"
     assert main(["fit", *model, "--id", str(digits / "train"), "-o", str(file)]) == 0
     return file
@@ -74,7 +73,6 @@ def detector(digits, model):
 @pytest.fixture(scope="session")
 def calibrated(digits, model):
     """The file of a detector with p-values."""
-    pytest.importorskip("reactood.persistence")
     file = digits / "calibrated.safetensors"
     options = [*model, "--id", str(digits / "train"), "--alpha", "0.1"]
     assert main(["fit", *options, "-o", str(file)]) == 0

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from torchvision import transforms
 
-from reactood import make_react_pipeline
+from reactood import make_react_pipeline, persistence
 from reactood.conformal import ConformalDetector
 from reactood.datasets import digits_classifier, list_images
-
-persistence = pytest.importorskip("reactood.persistence")
 
 PREPROCESS = transforms.Compose([transforms.Grayscale(), transforms.ToTensor()])
 

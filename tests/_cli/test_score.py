@@ -15,8 +15,6 @@ from reactood._cli import _score as score
 from reactood._cli._image_scorer import ImageScorer
 from reactood.datasets import list_images
 
-pytest.importorskip("reactood.persistence")
-
 MODEL = "--model", "reactood.datasets:digits_classifier"
 
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from reactood import export, persistence
 from reactood.datasets import digits_classifier, list_images
 from reactood.model_selection import tune_detector
 
-persistence = pytest.importorskip("reactood.persistence")
 pytestmark = pytest.mark.filterwarnings("always:The choice rests on 160 rows")
 
 MODEL = "--model", "reactood.datasets:digits_classifier"
@@ -128,7 +128,6 @@ def test_metadata_of_other_estimators():
 
 
 def test_export(detector, digits, run, tmp_path, capsys, monkeypatch):
-    export = pytest.importorskip("reactood.export")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     seen = []
