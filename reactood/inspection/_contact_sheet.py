@@ -178,8 +178,7 @@ class ContactSheetDisplay:
                 f"Got {len(scores)} scores for {len(source)} images; expected one for "
                 "each."
             )
-        ascending = np.argsort(scores, kind="stable")
-        most, least = ascending[::-1][:n], ascending[:n]
+        most, least = ends_of(scores, n)
         return cls(
             most=[_displayable(source.image(i)) for i in most],
             most_scores=scores[most],
@@ -247,6 +246,12 @@ class ContactSheetDisplay:
             caption = {"fontsize": 8, "ha": "center", "va": "top"}
             self.captions_.append(self.ax_.text(x, y + 0.54, f"{score:.4g}", **caption))
         return top + (place // columns + 1) * STEP_Y
+
+
+def ends_of(scores, n):
+    """Return the indices of the n highest and of the n lowest scores, in order."""
+    ascending = np.argsort(scores, kind="stable")
+    return ascending[::-1][:n], ascending[:n]
 
 
 def _as_array(X):

@@ -1,9 +1,8 @@
 """Draw the figures of a report, similar to the paper's first figure."""
 
-import io
-
 import numpy as np
 
+from reactood._cli._plots import png_of
 from reactood.detector import ReActDetector
 from reactood.inspection import ActivationProfileDisplay, ScoreDistributionDisplay
 from reactood.metrics._ranking import marks_of
@@ -38,11 +37,9 @@ def draw(benchmark):
         titles = "Energy, without the clip", "Activations", "Energy, with the clip"
         for ax, title in zip(axes, titles, strict=True):
             ax.set_title(title)
-        stream = io.BytesIO()
-        figure.savefig(stream, dpi=DPI)
         caption = (
             f"{name}: scores of ID and OOD images without the clip, the activations of "
             "each unit, and scores with the clip."
         )
-        drawn.append((caption, stream.getvalue()))
+        drawn.append((caption, png_of(figure, DPI)))
     return drawn

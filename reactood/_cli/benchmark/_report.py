@@ -1,28 +1,12 @@
 """Write the report as text, CSV, JSON, and an HTML page with figures."""
 
-import base64
-import csv
-import html
-import io
 import json
-import re
 import textwrap
 from pathlib import Path
 
+from reactood._cli import _csv as csv
+from reactood._cli import _page as page
 from reactood._cli.benchmark._published import SOURCE
-
-FORMULA = tuple("=+-@")  # a spreadsheet reads these as the start of a formula
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem;
-       padding: 0 1rem; color: #1a1a1a; background: #fff }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
-         white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-.published td { color: #666; border-bottom-color: #999 }
-img { max-width: 100%; height: auto }
-figure { margin: 1.5rem 0 } .wide { overflow-x: auto }
-"""
 
 
 def write(result, figures, out):
@@ -36,7 +20,7 @@ def write(result, figures, out):
         "report.html": as_html(result, figures),
     }
     for name, text in forms.items():
-        (out / name).write_text(text, encoding="utf-8", newline="")
+        csv.write_text(out / name, text)
     return [out / name for name in forms]
 
 
@@ -66,57 +50,26 @@ def as_csv(result):
     fields = ["suite", "model", "method", "clip", "ood", "n", "fpr95", "auroc"]
     fields += ["published_fpr95", "published_auroc", "id_accuracy", "id_accuracy_rule"]
     fields += ["seconds", "error"]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fields, lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for method in result["methods"]:
         row = {key: result[key] for key in ("suite", "model", "id_accuracy")}
         row |= {key: method.get(key) for key in ("method", "clip", "seconds", "error")}
         row["id_accuracy_rule"] = method.get("accuracy")
         for cell in _cells(method):
             size = result["counts"].get(f"OOD {cell.get('ood')}")
-            writer.writerow(_escaped(row | {"n": size} | cell))
-    return stream.getvalue()
-
-
-def _escaped(row):
-    """Return cells without line breaks that no spreadsheet reads as a formula."""
-    cells = {}
-    for key, value in row.items():
-        if isinstance(value, str):
-            value = re.sub(r"[\r\n\t]+", " ", value).strip()
-            value = f"'{value}" if value.startswith(FORMULA) else value
-        cells[key] = value
-    return cells
+            rows.append(row | {"n": size} | cell)
+    return csv.as_csv(fields, rows)
 
 
 def as_html(result, figures):
     """Return a page that needs no other file; ``figures`` are captions and PNGs."""
     head, *body = _table(result)
-    rows = []
-    for first, *cells in body:
-        mark = ' class="published"' if first.startswith(" ") else ""
-        row = "".join(f"<td>{html.escape(cell)}</td>" for cell in (first, *cells))
-        rows.append(f"<tr{mark}>{row}</tr>")
-    titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    title = html.escape(f"{result['suite']}, {result['model']}")
-    notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in _notes(result))
-    pictures = "".join(_picture(*figure) for figure in figures)
-    return (
-        "<!doctype html>\n<html lang=en><meta charset=utf-8>\n"
-        "<meta name=viewport content='width=device-width'>\n"
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n<h1>{title}</h1>\n"
-        f"<div class=wide><table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n"
-        + "\n".join(rows)
-        + f"\n</tbody></table></div>\n{notes}{pictures}</html>\n"
-    )
-
-
-def _picture(caption, png):
-    caption, png = html.escape(caption), base64.b64encode(png).decode()
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{png}">'
-        f"<figcaption>{caption}</figcaption></figure>\n"
+    published = [place for place, row in enumerate(body) if row[0].startswith(" ")]
+    return page.page(
+        f"{result['suite']}, {result['model']}",
+        page.table(head, body, soft=published),
+        page.paragraphs(_notes(result)),
+        *(page.picture(png, caption) for caption, png in figures),
     )
 
 
