@@ -28,9 +28,11 @@ caption { text-align: left; color: var(--soft); padding-bottom: .4rem }
 th, td { padding: .25rem .8rem; text-align: right; vertical-align: top;
          border-bottom: 1px solid var(--line); white-space: nowrap }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
-tbody th { font-weight: normal }
+thead th { white-space: normal; overflow-wrap: break-word; vertical-align: bottom }
+tbody th { font-weight: normal; white-space: normal; min-width: 7.2rem }
 .words td, .words th { text-align: left; white-space: normal }
-.words th { min-width: 8rem }
+.words tbody th { min-width: min(16rem, 30vw) }
+.words td { min-width: 4.8rem } .words td:last-child { min-width: 10.5rem }
 .soft td, .soft th { color: var(--soft) }
 img { max-width: 100%; height: auto } figure { margin: 1rem 0 }
 figcaption, .note { color: var(--soft); font-size: .9rem }
@@ -95,11 +97,15 @@ def joined(*pieces):
 
 
 def element(tag, content, **attributes):
-    """Return an element; ``class_`` is the attribute ``class``."""
-    given = "".join(
-        f' {name.rstrip("_")}="{escaped(value)}"' for name, value in attributes.items()
+    """Return an element; ``class_`` is ``class``, ``aria_label`` is ``aria-label``."""
+    return Html(f"<{tag}{_written(attributes)}>{escaped(content)}</{tag}>")
+
+
+def _written(attributes):
+    return "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escaped(value)}"'
+        for name, value in attributes.items()
     )
-    return Html(f"<{tag}{given}>{escaped(content)}</{tag}>")
 
 
 def page(title, *body):
@@ -138,7 +144,8 @@ def table(head, rows, *, caption="", soft=(), class_="numbers"):
     )
     whole = element("table", inside, class_=class_)
     # A region that scrolls can be reached with the keyboard.
-    return element("div", whole, class_="wide", tabindex="0")
+    label = {"role": "region", "aria_label": caption or "table", "tabindex": "0"}
+    return element("div", whole, class_="wide", **label)
 
 
 def picture(png, caption, *, alt=None):
@@ -150,7 +157,4 @@ def picture(png, caption, *, alt=None):
 def embedded(content, kind, *, alt, **attributes):
     """Return an image that is a part of the page."""
     data = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    given = "".join(
-        f' {name.rstrip("_")}="{escaped(value)}"' for name, value in attributes.items()
-    )
-    return Html(f'<img alt="{escaped(alt)}"{given} src="{data}">')
+    return Html(f'<img alt="{escaped(alt)}"{_written(attributes)} src="{data}">')
