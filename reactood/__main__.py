@@ -3,7 +3,16 @@
 import argparse
 import sys
 
-from reactood._cli import _demo, _export, _fit, _info, _score, _tune
+from reactood._cli import (
+    _demo,
+    _evaluate,
+    _export,
+    _fit,
+    _info,
+    _report,
+    _score,
+    _tune,
+)
 from reactood._cli._exit import UsageError, run_command
 from reactood._cli.benchmark import _command as benchmark
 
@@ -11,6 +20,8 @@ COMMANDS = {  # in the order of --help
     "fit": _fit,
     "score": _score,
     "tune": _tune,
+    "evaluate": _evaluate,
+    "report": _report,
     "info": _info,
     "export": _export,
     "benchmark": benchmark,
