@@ -16,6 +16,7 @@ from reactood._utils._ambient import default_device, no_gradients, without_autoc
 from reactood._utils._modules import linear_arrays
 from reactood.persistence._checks import Number, Size, Unfit
 
+FOLDED = "folded_normalisations"  # attribute of networks that came from a file
 FORMATS = "contiguous_format", "channels_last"
 MOST_ELEMENTS = 1 << 25  # of a probe, 128 MiB
 PROBE_TOLERANCE = 1e-3  # other machines round in other ways
@@ -40,9 +41,11 @@ class NetworkWriter:
             return node
         backbone = frozen.backbone
         plan, probe = frozen.plan, repeatable_probe(backbone, frozen.input_shape)
+        # What was folded before the network came from a file, its code does not know.
+        earlier = getattr(backbone.network, FOLDED, ())
         node["network"] = {
             "stop": [plan.stop.name, plan.stop.at_input, plan.stop.channels_last],
-            "folds": [list(pair) for pair in plan.arrangement.folds],
+            "folds": [list(pair) for pair in (*earlier, *plan.arrangement.folds)],
             "memory_format": plan.arrangement.memory_format,
             "n_features": plan.n_features,
             "input_shape": list(frozen.input_shape),
@@ -136,6 +139,7 @@ class NetworkReader:
             with no_gradients():
                 fold(network, arrangement.folds)
                 load_state(network, self.described["state"], self.tensors, "model")
+            setattr(network, FOLDED, arrangement.folds)
             self._network = network
         return self._network
 

@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from reactood._utils._version import __version__
 from reactood.persistence._checks import Unfit
-from reactood.persistence._file import ReactoodFileError, read_file, write_file
+from reactood.persistence._file import read_file, write_file
+from reactood.persistence._metadata import ReactoodFileError
 from reactood.persistence._reader import Reader
 from reactood.persistence._writer import Writer
 

@@ -49,9 +49,6 @@ def test_from_a_file(detector, calibrated, digits, run, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
-@pytest.mark.xfail(
-    reason="a file that was loaded and saved again lacks what was folded"
-)
 def test_the_result_is_a_detectors_file(detector, digits, run, tmp_path, capsys):
     file = tmp_path / "tuned.safetensors"
     run("tune", detector, *MODEL, "--id", digits / "train", "-o", file)

@@ -11,7 +11,7 @@ import numpy as np
 import saved_kinds as kinds
 
 from reactood.persistence import save
-from reactood.persistence._file import VERSION
+from reactood.persistence._metadata import VERSION
 
 FOLDER = Path(__file__).parent / "golden"
 

@@ -86,6 +86,16 @@ def test_refitting_uses_the_weights_of_the_file(tmp_path):
     np.testing.assert_allclose(again.score_samples(kinds.IMAGES), expected, rtol=1e-5)
 
 
+def test_a_file_of_what_was_loaded(on_images, tmp_path):
+    """Saved, loaded, fitted again, saved and loaded: the code is that of the user."""
+    pipeline, code = on_images["factory"]
+    save(pipeline, tmp_path / "first")
+    loaded = load(tmp_path / "first", **code)
+    for second in (loaded, clone(loaded).fit(kinds.IMAGES)):
+        save(second, tmp_path / "second")
+        assert_same(second, load(tmp_path / "second", **code), kinds.IMAGES)
+
+
 def test_all_kinds_are_tried(on_features, on_images, tmp_path):
     """A class that the package gets later must have a test here."""
     found = set()
