@@ -15,7 +15,7 @@ demo: $(call stamp,plot)
 	$(BIN)/python -m reactood demo
 
 test: $(call stamp,test)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(call stamp,lint)
 	$(BIN)/ruff check .

@@ -10,6 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+# Each of several processes that share the tests takes one core, and so do its own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Machines are shared: a slow example is no error.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
@@ -32,9 +37,11 @@ CLASSIFIERS = [  # of torchvision, one or more of each family
 ]
 
 
-def tabular_net():
-    """Build a small net for rows of any width."""
-    return nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 3))
+class TabularNet(nn.Sequential):
+    """A small net for rows of any width; as text, it is the same in all processes."""
+
+    def __init__(self):
+        super().__init__(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 3))
 
 
 def conv_net(channels=3, width=8, n_classes=4):
@@ -92,3 +99,86 @@ def real_data():
     if not (folder / "imagenet-sample").is_dir():
         pytest.skip("no folder of real images (set REACTOOD_DATA)")
     return folder
+
+
+# Commands: small image files of digits, and detectors that were fitted to them.
+
+TRANSFORM = """
+from torchvision import transforms
+
+def transform():
+    return transforms.Compose([transforms.Grayscale(), transforms.ToTensor()])
+"""
+
+
+def write_pictures(folder, images):
+    """Write images of shape (n, 1, H, W) as PNG files."""
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        pixels = (image[0] * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+
+
+@pytest.fixture
+def run():
+    """Run a command in this process, and return its exit code."""
+    from reactood.__main__ import main
+
+    def run(*arguments):
+        try:
+            return main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            return stop.code
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A folder with digits to learn from, in folders of classes, and new images.
+
+    There are fewer than 300 digits, so that the check of the score is left out.
+    """
+    from reactood.datasets import load_digits_ood
+
+    folder = tmp_path_factory.mktemp("digits")
+    data = load_digits_ood()
+    for label in range(8):
+        write_pictures(
+            folder / f"train/{label}", data.X_test[data.y_test == label][:20]
+        )
+    write_pictures(folder / "new/digits", data.X_train[:24])
+    write_pictures(folder / "new/letters", data.ood["letters"][:9])
+    (folder / "new/digits/007.png").write_bytes(b"no image")
+    (folder / "mine.py").write_text(TRANSFORM)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(digits):
+    """The options that name the network."""
+    return (
+        *("--model", "reactood.datasets:digits_classifier"),
+        *("--preprocess", f"{digits / 'mine.py'}:transform"),
+    )
+
+
+@pytest.fixture(scope="session")
+def detector(digits, model):
+    """The file of a detector."""
+    from reactood.__main__ import main
+
+    file = digits / "detector.safetensors"
+    assert main(["fit", *model, "--id", str(digits / "train"), "-o", str(file)]) == 0
+    return file
+
+
+@pytest.fixture(scope="session")
+def calibrated(digits, model):
+    """The file of a detector with p-values."""
+    from reactood.__main__ import main
+
+    file = digits / "calibrated.safetensors"
+    options = [*model, "--id", str(digits / "train"), "--alpha", "0.1"]
+    assert main(["fit", *options, "-o", str(file)]) == 0
+    return file

@@ -2,7 +2,7 @@
 
 import pytest
 import sklearn.utils.estimator_checks as checks
-from conftest import tabular_net
+from conftest import TabularNet
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from reactood import ReActDetector, TorchFeatureExtractor
@@ -16,7 +16,7 @@ DETECTORS = [
     ReActDetector(score_function="entropy", batch_size=3),
     ReActDetector(on_nan="reject"),
 ]
-EXTRACTORS = [TorchFeatureExtractor(tabular_net)]
+EXTRACTORS = [TorchFeatureExtractor(TabularNet)]
 
 # scikit-learn runs these on itself; parametrize_with_checks leaves them out.
 EXTRA = [

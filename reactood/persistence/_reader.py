@@ -23,6 +23,7 @@ from reactood.persistence._networks import NetworkReader, load_state
 from reactood.persistence._transforms import fingerprint, make_transform
 
 OF_PROCESSES = "num_workers", "n_jobs"
+MOST = 2**63 - 1  # of a number without a point
 FLOATS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 
 
@@ -50,6 +51,10 @@ class Reader:
 
     def value(self, node, *, fitted=False):
         """Return the value that JSON describes; ``fitted`` asks for fitted ones."""
+        if isinstance(node, int) and abs(node) > MOST:
+            raise Unfit(
+                f"holds a number of {len(str(abs(node)))} digits, which is too large"
+            )
         if node is None or isinstance(node, bool | int | float | str):
             return node
         if isinstance(node, list):

@@ -48,6 +48,8 @@ class Writer:
             return value.name
         if isinstance(value, np.generic):
             value = value.item()
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise _refused(value, where)
         if isinstance(value, bool | int | str):
             return value
         if isinstance(value, float):

@@ -54,7 +54,15 @@ def test_codes_of_a_run(capsys):
         run_command(raising(UsageError()), OPTIONS)
 
 
-def test_a_ctrl_c_that_python_loses(capsys):
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C raise KeyboardInterrupt, as at a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_ctrl_c_that_python_loses(capsys, ctrl_c):
     class Cleaned:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)  # its exception cannot be passed on

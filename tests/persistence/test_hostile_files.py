@@ -162,6 +162,7 @@ def test_what_values_may_be(saved, tmp_path):
     refused("features", n_features_in_=9)
     refused("classes_ that is None, expected an array of labels", classes_=None)
     refused("not known", surprise=1)
+    refused("19 digits", n_samples_seen_=2**63)
     half = copy.deepcopy(content)
     del half["estimator"]["learned"]["intercept_"]
     with pytest.raises(ReactoodFileError, match="half a linear head"):
