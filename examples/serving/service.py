@@ -8,6 +8,7 @@ It needs neither torch nor reactood. Images that wait are scored together.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import io
 import os
@@ -65,6 +66,9 @@ async def serve(waiting):
 async def lifespan(app):
     """Start what scores the images."""
     app.state.waiting = asyncio.Queue(MOST_WAITING)
+    # One thread scores while another decodes; each more has memory of its own.
+    executor = concurrent.futures.ThreadPoolExecutor(2)
+    asyncio.get_running_loop().set_default_executor(executor)
     worker = asyncio.create_task(serve(app.state.waiting))
     yield
     worker.cancel()
