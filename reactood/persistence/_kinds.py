@@ -179,9 +179,9 @@ _KINDS = [
         {
             **INPUT,
             **OUTPUT,
-            "mean_": Optional(Either((Array("features"), OneOf((None,))))),
-            "var_": Optional(Either((Array("features"), OneOf((None,))))),
-            "scale_": Optional(Either((Array("features"), OneOf((None,))))),
+            "mean_": Either((Array("features"), OneOf((None,)))),
+            "var_": Either((Array("features"), OneOf((None,)))),
+            "scale_": Either((Array("features"), OneOf((None,)))),
             "n_samples_seen_": Number(1),
         },
     ),

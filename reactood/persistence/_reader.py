@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from reactood import scores
 from reactood._networks._head import ModelHead
@@ -201,9 +202,14 @@ class Reader:
 
 
 def check_whole(detector):
-    """Check what attributes of a fitted detector say about each other."""
+    """Check what attributes of a fitted estimator say about each other."""
     if isinstance(detector, ConformalDetector):
         scoring_of(detector.estimator_)
+    if isinstance(detector, StandardScaler) and (
+        (detector.with_mean and detector.mean_ is None)
+        or (detector.with_std and detector.scale_ is None)
+    ):
+        raise Unfit("has a StandardScaler without what it scales by")
     if not isinstance(detector, BaseReActDetector):
         return
     linear = hasattr(detector, "coef_")
