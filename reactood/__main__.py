@@ -45,12 +45,23 @@ def main(arguments=None):
     for module in COMMANDS.values():
         module.add_parser(commands)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    # argparse does not take images that stand after options.
+    if hasattr(options, "inputs") and not any(map(_is_option, rest)):
+        options.inputs += rest
+    elif rest:
+        commands.choices[options.command].error(
+            f"unrecognized arguments: {' '.join(rest)}"
+        )
     options.arguments = arguments
     try:
         return run_command(COMMANDS[options.command].run, options)
     except UsageError as error:
         commands.choices[options.command].error(str(error))
+
+
+def _is_option(argument):
+    return argument.startswith("-") and argument != "-"
 
 
 if __name__ == "__main__":

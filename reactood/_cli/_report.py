@@ -33,8 +33,7 @@ def add_parser(commands):
     parser.add_argument(
         "detector", metavar="DETECTOR", help="a file that reactood fit has written"
     )
-    # With nargs="*", images after an option would not be taken.
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help=cli.INPUTS)
+    parser.add_argument("inputs", nargs="*", metavar="IMAGES", help=cli.INPUTS)
     cli.add_null(parser)
     cli.add_output(parser, (".html", ".htm"), help="the page, a .html file")
     cli.add_subset(parser)

@@ -34,7 +34,7 @@ class Examined:
 
 def examine(options):
     """Read all images, once, and return what there is to say of them."""
-    paths = list_inputs(options.images, null=options.null)
+    paths = list_inputs(options.inputs, null=options.null)
     scorer = ImageScorer(load_detector(options), options.detector)
     about = provenance(options.detector, scorer, options.arguments)
     paths = draw(paths, options.limit, options.seed)

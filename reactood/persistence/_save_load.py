@@ -18,6 +18,7 @@ from reactood.persistence._checks import Unfit
 from reactood.persistence._file import read_file, write_file
 from reactood.persistence._metadata import ReactoodFileError
 from reactood.persistence._reader import Reader
+from reactood.persistence._transforms import fingerprint, make_transform
 from reactood.persistence._writer import Writer
 
 
@@ -142,7 +143,8 @@ def load(path, *, model=None, preprocess=None):
         program, or if its values do not fit each other or the `model`.
 
     ValueError
-        If `model` or `preprocess` is needed and not given, or given and not needed.
+        If `model` or `preprocess` is needed and not given, or given and not needed. A
+        `preprocess` that is the one in the file may be given.
 
     See Also
     --------
@@ -176,42 +178,48 @@ class _Arguments(ValueError):
 
 def _check_arguments(name, content, model, preprocess):
     """Raise unless what the file does not hold is given, and nothing else."""
-    hints: dict[str, set[str]] = {key: set() for key in ("module", "given")}
+    nodes = list(_nodes(content["estimator"]))
+    modules = [node["module"] for node in nodes if _is_hinted(node.get("module"))]
     if content["network"] is not None:
-        hints["module"].add(str(content["network"]["hint"]))
-    _collect(content["estimator"], hints)
-    for hint, given, parameter, what in (
-        (hints["module"], model, "model", "a network of your own"),
-        (hints["given"], preprocess, "preprocess", "preprocessing of your own"),
+        modules.append(content["network"])
+    for needed, given, parameter, what in (
+        (modules, model, "model", "a network"),
+        ([n for n in nodes if "given" in n], preprocess, "preprocess", "preprocessing"),
     ):
-        if hint and given is None:
+        hints = ", ".join(sorted({str(node["hint"]) for node in needed}))
+        if needed and given is None:
             raise _Arguments(
-                f"{name} was made with {what}, {', '.join(sorted(hint))}, whose code "
-                f"is not in the file. Pass it: load(path, {parameter}=...)."
+                f"{name} was made with {what} of your own, {hints}, whose code is not "
+                f"in the file. Pass it: load(path, {parameter}=...)."
             )
-        if given is not None and not hint:
-            raise _Arguments(
-                f"{parameter}= is given, but {name} holds all that it needs; leave it "
-                "out."
-            )
+        if given is None or needed:
+            continue
+        if parameter == "preprocess" and _is_that_of(nodes, given):
+            continue
+        raise _Arguments(
+            f"{parameter}= is given, but {name} holds all that it needs"
+            + (", and another one" if parameter == "preprocess" else "")
+            + "; leave it out."
+        )
 
 
-def _collect(node, hints):
-    """Collect the hints to code that is not in the file."""
-    if isinstance(node, list):
-        for item in node:
-            _collect(item, hints)
-    elif isinstance(node, dict):
-        for key, found in hints.items():
-            inner = node.get(key) if key == "module" else node
-            if (
-                isinstance(inner, dict)
-                and "hint" in inner
-                and (key == "module" or "given" in node)
-            ):
-                found.add(str(inner["hint"]))
-        for item in node.values():
-            _collect(item, hints)
+def _nodes(node):
+    """Yield all objects in a tree of JSON."""
+    if isinstance(node, dict):
+        yield node
+    for item in node.values() if isinstance(node, dict) else node:
+        if isinstance(item, dict | list):
+            yield from _nodes(item)
+
+
+def _is_hinted(node):
+    return isinstance(node, dict) and "hint" in node
+
+
+def _is_that_of(nodes, preprocess):
+    """Return whether a transform is the one in the file, so that it does no harm."""
+    found = [fingerprint(make_transform(node)) for node in nodes if "transform" in node]
+    return bool(found) and set(found) == {fingerprint(preprocess)}
 
 
 def _n_samples(estimator):

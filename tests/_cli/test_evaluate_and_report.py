@@ -1,6 +1,5 @@
 """The commands ``evaluate`` and ``report``, on small files of digits."""
 
-import argparse
 import csv
 import json
 import os
@@ -14,8 +13,8 @@ import pytest
 from PIL import Image
 
 from reactood import TorchFeatureExtractor, make_react_pipeline
+from reactood.__main__ import main
 from reactood._cli import _evaluate, _report
-from reactood._cli._exit import UsageError, run_command
 from reactood._cli._models import load_function
 from reactood._networks._forward import Forward
 from reactood.datasets import digits_classifier, load_digits_ood
@@ -73,13 +72,8 @@ def files(tmp_path_factory):
 
 def run(module, *arguments):
     """Run a command as the command line does; return its exit code."""
-    parser = argparse.ArgumentParser()
-    module.add_parser(parser.add_subparsers(dest="command"))
     name = module.__name__.rpartition("._")[2]
-    arguments = [name, *map(str, arguments)]
-    options = parser.parse_args(arguments)
-    options.arguments = arguments
-    return run_command(module.run, options)
+    return main([name, *map(str, arguments)])
 
 
 def network(files):
@@ -303,9 +297,10 @@ def test_a_report_is_not_replaced_without_force(files, tmp_path, capsys):
         (["ID=x"], "named 'ID', as the ID images are"),
     ],
 )
-def test_wrong_names_of_sets(files, tmp_path, names, says):
-    with pytest.raises(UsageError, match=says):
+def test_wrong_names_of_sets(files, tmp_path, names, says, capsys):
+    with pytest.raises(SystemExit, match="2"):
         evaluate(files, tmp_path, *(part for name in names for part in ("--ood", name)))
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["=x", "a=", " =x"])

@@ -269,3 +269,11 @@ def test_a_bar_on_a_terminal(detector, digits, run, capsys, monkeypatch):
     assert "33/33" in capsys.readouterr().err
     run("score", detector, digits / "new", *MODEL, "--quiet")
     assert capsys.readouterr().err == ""
+
+
+def test_images_may_stand_after_options(detector, digits, model, run, capsys):
+    images = digits / "new/letters/000.png"
+    assert run("score", detector, *model[:2], "--quiet", images) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert run("score", detector, "--quiet", images, "--not-an-option") == 2
+    assert "unrecognized arguments" in capsys.readouterr().err

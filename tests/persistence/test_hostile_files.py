@@ -216,6 +216,8 @@ def mutated(rng, content, tensors):
             if not tensors:
                 tensors["t0"] = torch.zeros(1)
             continue
+        if not content:
+            break
         node, key = rng.choice(places(content))
         _, other_key = other = rng.choice(places(content))
         change = rng.random()

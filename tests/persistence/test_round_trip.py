@@ -272,6 +272,9 @@ def test_known_preprocessing_is_in_the_file(tmp_path):
     save(pipeline, tmp_path / "file")
     loaded = load(tmp_path / "file", model=kinds.small_net)
     assert_same(pipeline, loaded, images)
+    load(tmp_path / "file", model=kinds.small_net, preprocess=TRANSFORMS[2])
+    with pytest.raises(ValueError, match="holds all that it needs, and another one"):
+        load(tmp_path / "file", model=kinds.small_net, preprocess=TRANSFORMS[0])
 
 
 def test_own_preprocessing_is_given_again(tmp_path):
