@@ -1199,3 +1199,14 @@ def test_a_linear_layer_with_another_forward_is_a_module(X):
     )
     changed = ReActDetector(linear).fit(X).score_samples(X)
     assert not np.allclose(changed, plain)
+
+
+def test_a_percentile_of_numpy_is_a_number():
+    """A float32 would make the clip one of float32."""
+    rng = np.random.default_rng(0)
+    X, head = rng.gamma(2, size=(200, 8)), (rng.normal(size=(3, 8)), np.zeros(3))
+    clips = {
+        float(ReActDetector(head, percentile=q).fit(X).activation_threshold_)
+        for q in (90, 90.0, np.float32(90), np.float64(90), np.int64(90))
+    }
+    assert clips == {np.percentile(X, 90)}

@@ -80,10 +80,13 @@ app = FastAPI(lifespan=lifespan)
 @app.post("/score")
 async def score_one(request: Request):
     """Return score, decision and class of the image in the body."""
-    if int(request.headers.get("content-length", 0)) > MOST_BYTES:
-        raise HTTPException(413, f"An image may have at most {MOST_BYTES} bytes.")
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MOST_BYTES:
+            raise HTTPException(413, f"An image may have at most {MOST_BYTES} bytes.")
     try:
-        image = await asyncio.to_thread(decode, await request.body())
+        image = await asyncio.to_thread(decode, data)
     except Exception as error:  # libraries of images raise errors of any kind
         raise HTTPException(422, f"The body is no image: {error}") from error
     if app.state.waiting.full():

@@ -45,10 +45,13 @@ def load_detector(options):
     except persistence.ReactoodFileError:
         raise
     except ValueError as error:  # what it needs is not given, or the other way round
-        raise ValueError(
-            f"{error} Options of the command: --model and {options.transform_option}, "
-            "each with FILE.py:FUNCTION or MODULE:FUNCTION."
-        ) from error
+        option = options.transform_option if "preprocess=" in str(error) else "--model"
+        reason, _, _ = str(error).partition(" Pass it: ")
+        advice = f" Give {option} FILE.py:FUNCTION or MODULE:FUNCTION." * (
+            reason != str(error)
+        )
+        reason = reason.replace("model=", "--model").replace("preprocess=", option)
+        raise ValueError(reason + advice) from error
     _, extractor, _ = take_apart(estimator, options.detector)
     extractor.set_params(verbose=False, **running(options))
     return estimator

@@ -96,12 +96,12 @@ class Table:
         self.n_done = self.n_bytes = self.n_errors = 0
         self.hash = hashlib.sha256()
         self.stream: Any = None
-        if force:
-            for old in (self.state_path, self.rows_path, self.path):
-                old.unlink(missing_ok=True)
+        self.force = force
 
     def __enter__(self):
         try:
+            if self.force:
+                self._remove_old()
             if self.state_path.exists():
                 self._go_on()
             else:
@@ -139,6 +139,13 @@ class Table:
         self.state_path.unlink()
         if self.is_parquet:
             self.rows_path.unlink()
+
+    def _remove_old(self):
+        if self.rows_path.exists():
+            self._open("r+b")  # raises if another process is writing it
+        for old in (self.state_path, self.rows_path, self.path):
+            old.unlink(missing_ok=True)
+        self._close()
 
     def _start(self):
         for path in (self.path, self.rows_path):

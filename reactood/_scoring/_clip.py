@@ -94,6 +94,11 @@ def learn_clips(X, sides, percentiles, *, lower_percentile=None, per_unit=False)
     All come from one look at the features. A percentile of None does not clip from
     above.
     """
+    # A float32 of NumPy would make the whole computation one of float32.
+    lower_percentile, *percentiles = (
+        q.item() if isinstance(q, np.generic) else q
+        for q in (lower_percentile, *percentiles)
+    )
     for percentile in percentiles:
         effect = ", which clips nearly every activation"
         check_percent("percentile", percentile, effect=effect)

@@ -1,9 +1,11 @@
 """NewFile: a file that gets its name when it is complete."""
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
+import stat
 import zlib
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,10 @@ class NewFile:
 
     def __init__(self, path):
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_file():
+            raise OSError(
+                errno.EINVAL, "There is something that is no file", os.fspath(path)
+            )
         _remove_litter(self.path.parent)
         self.name, self.stream = _locked_file(self.path.parent)
 
@@ -43,6 +49,7 @@ class NewFile:
         """Give the complete file its name."""
         try:
             self.stream.flush()
+            self._keep_mode()
             if os.name == "nt":  # an open file keeps its name there
                 self.stream.close()
             os.replace(self.name, self.path)
@@ -50,6 +57,12 @@ class NewFile:
             self.remove()
             raise
         self.stream.close()
+
+    def _keep_mode(self):
+        """Let the file be read by no more users than the one that it replaces."""
+        if os.name != "nt" and self.path.exists():
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+            os.fchmod(self.stream.fileno(), mode)
 
     def remove(self):
         """Remove the file."""

@@ -61,7 +61,7 @@ class RectifiedClassifier(nn.Module):
             features = self.pixels(inputs)
         if self.backbone is not None:
             features = self.backbone(features).float()
-        valid = features.sum(dim=1).isfinite()
+        valid = features.isfinite().all(dim=1)
         features, valid = self.rules(features, valid)
         logits, clipped = self.rectified_head(features)
         # A copy, as a user's function may change its input.

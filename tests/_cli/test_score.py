@@ -277,3 +277,10 @@ def test_images_may_stand_after_options(detector, digits, model, run, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert run("score", detector, "--quiet", images, "--not-an-option") == 2
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_missing_option_is_named(detector, digits, run, capsys):
+    assert run("score", detector, digits / "new/letters") == 1
+    said = capsys.readouterr().err
+    assert "Give --model FILE.py:FUNCTION or MODULE:FUNCTION." in said
+    assert "load(" not in said and "--preprocess" not in said

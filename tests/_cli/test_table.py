@@ -157,6 +157,18 @@ def test_two_processes_at_once(tmp_path):
     complete(out)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such locks")
+def test_force_does_not_take_a_table_from_a_running_process(tmp_path):
+    path = tmp_path / "t.csv"
+    with table(path) as first:
+        first.append(rows_of(PATHS[:4]))
+        with pytest.raises(ValueError, match="Another process is writing"):
+            table(path, force=True).__enter__()
+        first.append(rows_of(PATHS[4:]))
+        first.finish()
+    assert len(path.read_text().splitlines()) == 1 + len(PATHS)
+
+
 def test_parquet_goes_on_too(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     complete(tmp_path / "whole.parquet")

@@ -658,3 +658,14 @@ class NoDetector(BaseEstimator):
 def test_other_objects():
     with pytest.raises(TypeError, match="NoDetector cannot be exported"):
         to_torch(NoDetector())
+
+
+def test_finite_features_whose_sum_is_not():
+    """The detector takes them, and so does the graph."""
+    head = np.ones((3, 16), np.float32), np.zeros(3, np.float32)
+    X = np.random.default_rng(0).gamma(2, size=(200, 16)).astype(np.float32)
+    detector = ReActDetector(head).fit(X)
+    large = np.full((2, 16), 3e37, np.float32)
+    found = to_torch(detector)(torch.from_numpy(large))
+    np.testing.assert_allclose(found["score"], detector.score_samples(large))
+    assert found["is_id"].all()
