@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import sys
 
 FORMULA = tuple("=+-@")  # a spreadsheet reads these as the start of a formula
 
@@ -31,12 +30,6 @@ def harmless(row):
 def shown(path):
     """Return the name of a file as it can be printed: no control characters."""
     return path if path.isprintable() else repr(path)[1:-1]
-
-
-def print_text(text):
-    """Print a text, with escapes for what stdout has no characters for."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def write_text(path, text):

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from reactood._cli import _options as cli
-from reactood._cli._exit import UsageError, say
+from reactood._cli._exit import UsageError, print_text, say
 
 FILES = "report.csv", "report.json", "report.txt", "index.html"
 FIGURES = "figures"
@@ -109,7 +109,6 @@ def whole(text):
 def run(options):
     """Evaluate the detector, write the report, and return the exit code."""
     from reactood._cli import _evaluation as evaluation
-    from reactood._cli._csv import print_text
     from reactood._cli._image_set import exit_code
     from reactood._cli._plots import check_matplotlib
 

@@ -100,13 +100,18 @@ def one_line(text):
 
 def say(text):
     """Write words to stderr, where they are not mixed with results."""
-    # A file's name may have bytes that are no text.
-    encoding = sys.stderr.encoding or "utf-8"
-    print(
-        text.encode(encoding, "backslashreplace").decode(encoding),
-        file=sys.stderr,
-        flush=True,
-    )
+    print_text(text, sys.stderr)
+
+
+def print_text(text, stream=None):
+    """Print a text, with escapes for what the stream, or stdout, cannot show.
+
+    A file's name may have bytes that are no text.
+    """
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)
+    print(shown, file=stream, flush=stream is sys.stderr)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

@@ -81,6 +81,11 @@ def preprocess_of(options):
             f"--preprocess {text}: expected FILE.py:FUNCTION or MODULE:FUNCTION, a "
             "function without arguments that returns the transform."
         )
+    return load_transform(text)
+
+
+def load_transform(text):
+    """Return the transform that a function of the user returns."""
     transform = load_function(text)()
     if not callable(transform):
         raise ValueError(

@@ -5,7 +5,7 @@ import os
 
 from reactood._cli import _options as cli
 from reactood._cli._evaluate import add_thumbnails
-from reactood._cli._exit import say
+from reactood._cli._exit import print_text, say
 
 DESCRIPTION = """\
 Show what a detector says of images of which the truth is not known: how many it
@@ -55,7 +55,7 @@ def run(options):
     check_matplotlib("report")
     check_free(options.out, force=options.force)
     result = unlabelled.examine(options)
-    csv.print_text(unlabelled.as_text(result))
+    print_text(unlabelled.as_text(result))
     csv.write_text(Path(options.out), unlabelled.as_html(result, n=options.thumbnails))
     if not options.quiet:
         say(f"Written: {os.fspath(options.out)}")

@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reactood._cli._formats import CSV, JSONLines, check_parquet, write_parquet
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from reactood._utils._new_file import lock
 
 STATE_VERSION = 1
 
@@ -201,18 +197,12 @@ class Table:
 
     def _open(self, mode):
         self.stream = open(self.rows_path, mode)
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock(self.stream) is False:
             self._close()
             raise ValueError(
                 f"Another process is writing {os.fspath(self.path)!r} just now. Wait "
                 "for it, or give another -o."
-            ) from None
-        except OSError:  # this file system has no locks
-            pass
+            )
 
     def _write(self, content):
         self.stream.write(content)

@@ -116,7 +116,7 @@ class CompiledEngine:
             if _is_missing_compiler(error):
                 warn(
                     "engine='compile' needs a C++ compiler, and there is none here "
-                    f"({_first_line(error)}). Going on with engine='eager'.",
+                    f"({first_line(error)}). Going on with engine='eager'.",
                 )
                 return self.eager
             if isinstance(error, TorchDynamoException):
@@ -310,11 +310,12 @@ def _is_missing_compiler(error):
 def _unfit(engine, backbone, error):
     name = type(backbone.network).__name__
     return UnfitError(
-        f"engine={engine!r} cannot take {name} ({_first_line(error)}). Use "
+        f"engine={engine!r} cannot take {name} ({first_line(error)}). Use "
         "engine='eager', or 'auto', which falls back to it."
     )
 
 
-def _first_line(error):
+def first_line(error):
+    """Return the type and the first line of an error of a compiler."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -70,6 +70,22 @@ class NewFile:
         self.name.unlink(missing_ok=True)
 
 
+def write_whole(path, data):
+    """Write a file so that it is there whole, or as it was before.
+
+    Where ``path`` is a link, the file that it points at is replaced.
+    """
+    file = NewFile(os.path.realpath(path))
+    try:
+        file.stream.write(data)
+        file.stream.flush()
+        os.fsync(file.stream.fileno())
+    except BaseException:
+        file.remove()
+        raise
+    file.publish()
+
+
 def _locked_file(folder):
     """Make a new file in a folder, under a name of its own, and lock it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -78,7 +94,7 @@ def _locked_file(folder):
     for _ in range(MOST_NAMES):
         path = folder / f"{_prefix()}{os.getpid()}-{secrets.token_hex(8)}.part"
         stream = os.fdopen(os.open(path, flags, 0o666), "w+b")
-        _lock(stream)
+        lock(stream)
         # Another process may have removed it as a leftover before it was locked.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
@@ -95,7 +111,7 @@ def _prefix():
     return f".reactood-{zlib.crc32(socket.gethostname().encode()):08x}-"
 
 
-def _lock(stream):
+def lock(stream):
     """Lock an open file; return whether that worked, None without locks."""
     if fcntl is None:
         return None
@@ -114,7 +130,7 @@ def _remove_litter(folder):
         with contextlib.suppress(OSError, ValueError):
             pid = int(path.name.removeprefix(_prefix()).partition("-")[0])
             with open(path, "r+b") as stream:  # "r+b" does not wait for a pipe
-                locked = _lock(stream)
+                locked = lock(stream)
                 # Process ids are reused: a living process may be another one. Without
                 # locks, such a file is kept.
                 if locked or (locked is None and not _is_alive(pid)):

@@ -7,7 +7,8 @@ import logging
 
 import torch
 
-from reactood._networks._engines import CAPTURING
+from reactood._networks._engines import CAPTURING, first_line
+from reactood._utils._new_file import write_whole
 from reactood.export._metadata import describe
 from reactood.export._parts import take_apart
 from reactood.export._program import (
@@ -15,7 +16,6 @@ from reactood.export._program import (
     capture,
     checked_path,
     quietly,
-    write_whole,
 )
 
 OPSET = 18
@@ -147,10 +147,9 @@ def _convert(program, name, outputs, opset):
             )
         assert converted is not None  # it is where a file is written
     except Exception as error:  # the exporter raises errors of any type
-        lines = str(error).strip().splitlines()
         raise ValueError(
-            f"The detector cannot be converted to ONNX ({type(error).__name__}: "
-            f"{lines[0] if lines else ''}); use export_program or to_torch."
+            f"The detector cannot be converted to ONNX ({first_line(error)}); use "
+            "export_program or to_torch."
         ) from error
     return converted.model_proto
 

@@ -3,15 +3,14 @@
 import contextlib
 import io
 import json
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 
-from reactood._networks._engines import CAPTURING, plain_attention
+from reactood._networks._engines import CAPTURING, first_line, plain_attention
 from reactood._utils._ambient import default_device, no_gradients, without_autocast
+from reactood._utils._new_file import write_whole
 from reactood.export._metadata import describe
 from reactood.export._module import RectifiedClassifier
 from reactood.export._parts import take_apart
@@ -104,12 +103,10 @@ def capture(parts, preprocess):
                 module, (module.example(),), dynamic_shapes=(sizes,), strict=False
             )
     except Exception as error:  # torch.export raises errors of any type
-        lines = str(error).strip().splitlines()
         raise ValueError(
-            f"torch.export cannot capture the detector ({type(error).__name__}: "
-            f"{lines[0] if lines else ''}). Does the model, its head or a function "
-            "given for score_function= decide by the values of tensors, or use more "
-            "than torch?"
+            f"torch.export cannot capture the detector ({first_line(error)}). Does "
+            "the model, its head or a function given for score_function= decide by the "
+            "values of tensors, or use more than torch?"
         ) from error
     for graph_module in program.graph_module.modules():
         if isinstance(graph_module, torch.fx.GraphModule):
@@ -131,24 +128,6 @@ def checked_path(path, suffix):
             f"There is no folder {str(path.parent)!r} for {path.name!r}; make it first."
         )
     return path
-
-
-def write_whole(path, data):
-    """Write a file so that it is there whole or as it was before."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # as of any new file; mkstemp's are private
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
 
 
 @contextlib.contextmanager

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from reactood._utils._new_file import NewFile
+from reactood._utils._new_file import write_whole
 from reactood.persistence._metadata import (
     FORMAT,
     VERSION,
@@ -29,16 +28,7 @@ def write_file(path, content, tensors):
         "content": text,
         "sha256": _checksum(VERSION, text, tensors),
     }
-    data = save_tensors(tensors, metadata)
-    file = NewFile(os.path.realpath(path))
-    try:
-        file.stream.write(data)
-        file.stream.flush()
-        os.fsync(file.stream.fileno())
-    except BaseException:
-        file.remove()
-        raise
-    file.publish()
+    write_whole(path, save_tensors(tensors, metadata))
 
 
 def read_file(path):

@@ -74,8 +74,9 @@ class Writer:
     def tensor(self, tensor):
         """Keep a tensor, unless one of the same content is there; return its name."""
         tensor = tensor.detach().cpu().contiguous()
-        about = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-        digest = hashlib.sha256(about + bytes(bytes_of(tensor))).hexdigest()
+        hashed = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        hashed.update(bytes_of(tensor))
+        digest = hashed.hexdigest()
         if digest not in self._names:
             self._names[digest] = f"t{len(self._names)}"
             # A copy: the file's library refuses tensors that share memory.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torchvision
 from torch import nn
 
-from reactood._cli._models import load_function, read_checkpoint
+from reactood._cli._models import load_function, load_transform, read_checkpoint
 
 DENSENET_NAMES = (  # from names in the usual CIFAR DenseNet to torchvision's
     (r"^conv1\.", "features.conv0."),
@@ -107,14 +107,7 @@ def parse_transform(text):
             f"--preprocess {text}: expected FILE.py:FUNCTION, a function without "
             "arguments that returns the transform."
         )
-    transform = load_function(text)()
-    if not callable(transform):
-        raise ValueError(
-            f"--preprocess {text}: the function returned a "
-            f"{type(transform).__name__}, expected a transform, which takes a PIL "
-            "image and returns a float tensor."
-        )
-    return transform
+    return load_transform(text)
 
 
 def with_checkpoint(name, checkpoint, n_classes, *, cifar=False):
