@@ -9,6 +9,7 @@ from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._clip import Clip, learn_clip
 from reactood._scoring._heads import make_head
 from reactood._scoring._left_out import leave_classes_out
+from reactood._scoring._streaming import StreamingMixin
 from reactood._utils._estimators import as_a_whole
 from reactood._utils._labels import check_marks, id_rows
 from reactood._utils._sklearn import Interval, _fit_context
@@ -25,7 +26,7 @@ LEAST_RATIO = 1.25  # of the errors, 1 - AUROC
 LEAST_DEVIATIONS = 2  # standard errors of the gap
 
 
-class ReActDetector(BaseReActDetector):
+class ReActDetector(StreamingMixin, BaseReActDetector):
     """Detects out-of-distribution inputs by rectified activations (ReAct).
 
     A classifier is overconfident on inputs unlike its training data because some
@@ -119,6 +120,10 @@ class ReActDetector(BaseReActDetector):
         Whether `fit` checks the score, and warns where another one is clearly better
         on this network: see Notes.
 
+    sample_size : int, default=10000
+        Rows that `partial_fit` keeps to set `offset_`, and all that it learns the clip
+        from where it has seen no more. `fit` does not use it.
+
     Attributes
     ----------
     activation_threshold_ : float or ndarray of shape (n_features,)
@@ -207,6 +212,7 @@ class ReActDetector(BaseReActDetector):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseReActDetector._parameter_constraints,
+        **StreamingMixin._parameter_constraints,
         "percentile": [Interval(Real, 0, 100, closed="right"), None],
         "threshold": [Real, "array-like", None],
         "check_score": ["boolean"],
@@ -227,6 +233,7 @@ class ReActDetector(BaseReActDetector):
         device=None,
         on_nan="raise",
         check_score=True,
+        sample_size=10_000,
     ):
         self.head = head
         self.percentile = percentile
@@ -240,6 +247,7 @@ class ReActDetector(BaseReActDetector):
         self.device = device
         self.on_nan = on_nan
         self.check_score = check_score
+        self.sample_size = sample_size
 
     @_fit_context(prefer_skip_nested_validation=False)  # of the head
     @as_a_whole
@@ -284,13 +292,14 @@ class ReActDetector(BaseReActDetector):
         self._learn(X, head, clip, rows)
         if id_mask is None and not head.trained:
             check_marks(y, lambda: self._scorer(head).classes(X))
-        score = self.score_function
-        if self.check_score and not callable(score) and score != "joint_energy":
-            self._warn_where_behind(X, rows, self._scorer(head), clip)
+        self._check_score(X, rows, self._scorer(head), clip)
         return self
 
-    def _warn_where_behind(self, X, rows, scorer, clip):
+    def _check_score(self, X, rows, scorer, clip):
         """Warn where another score is clearly better on left-out classes."""
+        score = self.score_function
+        if not self.check_score or callable(score) or score == "joint_energy":
+            return
         index = np.arange(len(X)) if rows is None else np.flatnonzero(rows)
         n_classes = len(scorer.head.classes)
         if len(index) < LEAST_CHECKED or n_classes < 3:

@@ -124,10 +124,11 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
         `batch_size`, `device`, `precision`, `engine`, `num_workers`, `cache`,
         `on_error`, `verbose`. Of the detector:
         `percentile`, `threshold`, `lower_percentile`, `per_unit`, `score_function`,
-        `temperature`, `contamination`, `head`, `on_nan`, `check_score`. `batch_size`
-        and `device` by themselves mean the extractor's; `detector__batch_size` and
-        `detector__device` mean the detector's. `on_error="nan"`, for images that cannot
-        be read, brings `on_nan="reject"`, unless that is given.
+        `temperature`, `contamination`, `head`, `on_nan`, `check_score`, `sample_size`.
+        `batch_size` and `device` by themselves mean the extractor's;
+        `detector__batch_size` and `detector__device` mean the detector's.
+        `on_error="nan"`, for images that cannot be read, brings `on_nan="reject"`,
+        unless that is given.
 
     Returns
     -------

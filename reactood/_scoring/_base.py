@@ -138,6 +138,12 @@ class BaseReActDetector(
         (scores,) = scorer.scores(X, [clip], rows)
         offset = scorer.threshold(X, scores, self.contamination)
         share = scorer.share_clipped(X, clip, rows)
+        self.__dict__.pop("_stream", None)
+        self._take_head(head)
+        self._set_learned(clip, share, offset)
+        self.n_samples_seen_ = len(scores)
+
+    def _take_head(self, head):
         self.classes_ = head.classes
         for name in ("coef_", "intercept_", "_module_head"):
             self.__dict__.pop(name, None)
@@ -145,11 +151,12 @@ class BaseReActDetector(
             self.coef_, self.intercept_ = head.weight, head.bias
         elif isinstance(head, ModuleHead):
             self._module_head = head
+
+    def _set_learned(self, clip, share, offset):
         self.lower_activation_threshold_ = clip.lower
         self.activation_threshold_ = clip.upper
         self.clipped_share_ = share
         self.offset_ = offset
-        self.n_samples_seen_ = len(scores)
 
     def _fitted_head(self):
         """Return the head that `fit` resolved.
@@ -190,14 +197,19 @@ class BaseReActDetector(
 
     def _without_nan(self, X, rows):
         """Return the mask of the rows to learn from, None for all."""
-        if not self._rejects_nan():
-            return rows
-        known = np.ones(len(X), bool) if rows is None else rows.copy()
-        known[known] = ~nan_rows(X, rows)
-        if not known.any():
+        known = self._known_rows(X, rows)
+        if known is not None and not known.any():
             raise ValueError(
                 f"All {len(X) if rows is None else rows.sum()} in-distribution rows of "
                 "X hold NaN, which on_nan='reject' leaves out, so that none is left to "
                 "learn from: could no image be read?"
             )
+        return known
+
+    def _known_rows(self, X, rows):
+        """Return the mask of the rows without NaN, None for all; maybe of none."""
+        if not self._rejects_nan():
+            return rows
+        known = np.ones(len(X), bool) if rows is None else rows.copy()
+        known[known] = ~nan_rows(X, rows)
         return rows if known.all() else known

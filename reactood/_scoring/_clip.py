@@ -14,6 +14,7 @@ from reactood._scoring._percentile import (
     pooled_percentiles,
     pooled_percentiles_of_sides,
 )
+from reactood._scoring._stream import Stream
 from reactood._utils._tensors import as_tensor
 from reactood._utils._warnings import warn
 
@@ -58,6 +59,7 @@ class Clip:
 def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
     """Return the clip of the rows that count; ``threshold`` overrides ``percentile``.
 
+    ``X`` may be a Stream of rows that were seen before.
     Raises ValueError for a clip that would say nothing about the data.
     """
     if threshold is None:
@@ -128,6 +130,8 @@ def learn_clips(X, sides, percentiles, *, lower_percentile=None, per_unit=False)
 
 
 def _summaries(X, sides, qs, per_unit):
+    if isinstance(X, Stream):
+        return [X.summary(qs)]
     if per_unit:
         return [column_percentiles(X, qs, rows) for rows in sides]
     if len(sides) == 1:
@@ -205,6 +209,8 @@ def _warn_of_low(upper, given):
 
 
 def _share_at_most(value, X, rows):
+    if isinstance(X, Stream):
+        return X.histogram.share_at_most(value)
     n = n_at_most = 0
     for block in host_blocks(X, rows):
         n += block.size

@@ -247,10 +247,13 @@ class _Bracket:
         a, b = map(statistic, ranks)
         if a is None or b is None:
             return None
-        # numpy's own interpolation, in the features' dtype, equal to the last bit
-        gamma = position - lower
-        step = b - a
-        return float(b - step * (1 - gamma) if gamma >= 0.5 else a + step * gamma)
+        return float(interpolated(a, b, position - lower))
+
+
+def interpolated(a, b, gamma):
+    """Return what is between two order statistics, to numpy.percentile's last bit."""
+    step = b - a  # in the features' dtype
+    return b - step * (1 - gamma) if gamma >= 0.5 else a + step * gamma
 
 
 def _random_elements(X, rows, size, seed):

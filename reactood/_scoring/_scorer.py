@@ -111,15 +111,17 @@ class Scorer:
         stacked = [result.numpy().reshape(shape) for result in results]
         return np.moveaxis(np.stack(stacked), 1, -1)
 
-    def threshold(self, X, scores, share):
+    def threshold(self, X, scores, share, counts=None):
         """Return the score of ``X`` that a share of the rows is below.
+
+        ``counts`` says how many rows each row of ``X`` stands for.
 
         Raises ValueError if all scores are the same, as far as their precision tells.
         """
         n_classes = len(self.head.classes)
         common = common_part(self.score_function, n_classes, self.temperature)
         check_spread(scores, X, common)
-        return threshold_of(scores, share, X, common)
+        return threshold_of(scores, share, X, common, counts)
 
     def decisions(self, X, rows=None):
         """Return the index of each row's largest unclipped logit; of NaN, as if 0."""

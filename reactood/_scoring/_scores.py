@@ -15,6 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from reactood._scoring._percentile import interpolated
+
 LAST_BITS = 16  # roundings by which a score may change with the rows beside it
 MOST_TIED = 1e-3  # share of the rows whose labels may change by their last bits
 LEAST_LEVELS = 1000  # scores of float64 that there must be between the extremes
@@ -43,17 +45,34 @@ def check_scores(scores):
         )
 
 
-def threshold_of(scores, share, X, common=0.0):
+def threshold_of(scores, share, X, common=0.0, counts=None):
     """Return the score that the ``share`` of the rows is below, a percentile.
+
+    ``counts`` says how many rows each score stands for; None for one.
 
     Where many rows tie there, the threshold is below all of them: how many rows are
     scored at once changes the last bits of a score, and must not change a decision.
     """
-    threshold = np.percentile(scores, 100 * share)
+    if counts is None:
+        counts = np.ones(len(scores), np.int64)
+    threshold = _percentile_of(scores, 100 * share, counts)
     margin = LAST_BITS * _rounding_of(scores - common, X)
-    tied = scores[np.abs(scores - threshold) <= margin]
-    many = len(tied) > 1 + MOST_TIED * len(scores)
-    return float(tied.min() - margin if many else threshold)
+    tied = np.abs(scores - threshold) <= margin
+    many = counts[tied].sum() > 1 + MOST_TIED * counts.sum()
+    return float(scores[tied].min() - margin if many else threshold)
+
+
+def _percentile_of(scores, q, counts):
+    """Return the percentile ``q`` of scores of which each stands for several."""
+    if np.all(counts == 1):
+        return np.percentile(scores, q)
+    order = np.argsort(scores)
+    n_up_to = counts[order].cumsum()
+    position = (n_up_to[-1] - 1) * (q / 100)
+    lower = np.floor(position)
+    ranks = [lower, min(lower + 1, n_up_to[-1] - 1)]
+    a, b = scores[order][np.searchsorted(n_up_to, ranks, side="right")]
+    return interpolated(a, b, position - lower)
 
 
 def check_spread(scores, X, common=0.0):

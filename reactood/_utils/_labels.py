@@ -14,8 +14,11 @@ AGREEMENT_OF_CLASSES = 0.8
 MINUS_ONE = "-1", "-1.0", b"-1", b"-1.0"
 
 
-def id_rows(y, X):
-    """Return y as an array and the mask of rows that are not labelled -1."""
+def id_rows(y, X, *, some=True):
+    """Return y as an array and the mask of rows that are not labelled -1.
+
+    ``some`` asks for at least one such row.
+    """
     if y is None:
         return None, None
     if isinstance(y, torch.Tensor):
@@ -40,7 +43,7 @@ def id_rows(y, X):
         )
     if rows.all():
         return y, None
-    if not rows.any():
+    if some and not rows.any():
         raise ValueError(
             f"All {len(y)} rows are labelled -1, out-of-distribution; fit learns from "
             "in-distribution rows, labelled 1 or by their class."

@@ -22,7 +22,7 @@ from reactood.model_selection._copies import with_params
 SCORES = "energy", "centered_energy", "centered_max_logit", "max_logit", "msp"
 PERCENTILES = None, 99.0, 95.0, 90.0, 85.0, 80.0, 65.0
 # Candidates that differ from the user's detector in these alone share the products of
-# the head. The last three do not change the order of scores.
+# the head. The last four do not change the order of scores.
 SHARING = {
     "percentile",
     "lower_percentile",
@@ -32,6 +32,7 @@ SHARING = {
     "contamination",
     "batch_size",
     "check_score",
+    "sample_size",
 }
 TOLERANCE = 0.2  # by which errors, 1 - AUROC, may differ and count as equal
 

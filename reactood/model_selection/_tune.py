@@ -315,7 +315,7 @@ def _features_of(steps, images):
 def _by_made_surrogates(detector, H, H_ood, labels, *, percentiles, scoring, cv):
     """Return cv_results_, the index of the best, and which are equal to it."""
     parameters = detector.get_params(deep=False)
-    for name in ("percentile", "threshold", "check_score"):
+    for name in ("percentile", "threshold", "check_score", "sample_size"):
         del parameters[name]
     search = ReActDetectorCV(
         **parameters, percentiles=percentiles, scoring=scoring, cv=cv

@@ -14,6 +14,8 @@ from sklearn.svm import LinearSVC
 
 from reactood import rectifiers
 from reactood._scoring._scores import SCORES
+from reactood._scoring._stream import Stream
+from reactood._scoring._streaming import SETTLED
 from reactood.baselines import (
     FDBDDetector,
     KNNDetector,
@@ -89,7 +91,15 @@ class Kind:
 
 
 _KINDS = [
-    Kind(ReActDetector, DETECTOR, ("_module_head",)),
+    Kind(
+        ReActDetector,
+        {
+            **DETECTOR,
+            **{name: Optional(DETECTOR[name]) for name in SETTLED},
+            "_stream": Optional(Instance(Stream)),
+        },
+        ("_module_head",),
+    ),
     Kind(
         ReActDetectorCV,
         {

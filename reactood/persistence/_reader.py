@@ -13,6 +13,7 @@ from reactood import scores
 from reactood._networks._head import ModelHead
 from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._heads import ModuleHead
+from reactood._scoring._streaming import SETTLED
 from reactood._utils._modules import private_build, private_copy
 from reactood._utils._response import scoring_of
 from reactood._utils._warnings import warn
@@ -21,8 +22,10 @@ from reactood.extractor._base import BaseFeatureExtractor
 from reactood.persistence._checks import Optional, Unfit
 from reactood.persistence._kinds import KINDS, PIPELINES
 from reactood.persistence._networks import NetworkReader, load_state
+from reactood.persistence._streams import check_stream, stream_of
 from reactood.persistence._transforms import fingerprint, make_transform
 
+OF_PLACES = "cache", "memory"  # parameters that name places on one machine
 OF_PROCESSES = "num_workers", "n_jobs"
 MOST = 2**63 - 1  # of a number without a point
 FLOATS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
@@ -71,6 +74,7 @@ class Reader:
             ("float", lambda node: FLOATS[node["float"]]),
             ("score", self._score),
             ("head_of", lambda node: ModelHead(*map(_text, node["head_of"]))),
+            ("stream", lambda node: stream_of(self.value(node["stream"]))),
             ("head_of_network", lambda node: self.networks.head()),
         ):
             if key in node:
@@ -125,6 +129,9 @@ class Reader:
             params["preprocess"] = self._preprocess(node["preprocess"])
             if not node["named"]:
                 params["model"] = self.networks.own()
+        for name in OF_PLACES:  # a file must not say where this machine writes
+            if params.get(name) is not None:
+                raise Unfit(f"names a place on this machine, {name}={params[name]!r}")
         for name in OF_PROCESSES:  # a file must not start thousands of them
             if isinstance(params.get(name), int):
                 params[name] = min(params[name], os.cpu_count() or 1)
@@ -219,6 +226,13 @@ def check_whole(detector):
     if not (linear or hasattr(detector, "_module_head")):
         if len(detector.classes_) != of_logits:
             raise Unfit("has no head")
+    if "_stream" in vars(detector):
+        check_stream(detector)
+    missing = [name for name in SETTLED if name not in vars(detector)]
+    if missing and "_stream" in vars(detector):
+        return  # they are computed when they are first asked for
+    if missing:
+        raise Unfit(f"has a {type(detector).__name__} without {missing[0]}")
     if np.any(detector.lower_activation_threshold_ > detector.activation_threshold_):
         raise Unfit("has a lower clip above the upper one")
 

@@ -1,5 +1,6 @@
 """Turn estimators into a tree of JSON and a set of tensors."""
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -17,15 +18,16 @@ from torchvision.models import WeightsEnum
 
 from reactood import scores
 from reactood._networks._head import ModelHead
+from reactood._scoring._stream import Stream
 from reactood._utils._modules import linear_arrays
 from reactood.cache import FeatureCache
+from reactood.detector import ReActDetector
 from reactood.extractor._base import BaseFeatureExtractor
 from reactood.persistence._file import bytes_of
 from reactood.persistence._kinds import KINDS, PIPELINES, kind_of
 from reactood.persistence._networks import NetworkWriter, hint_of
+from reactood.persistence._reader import OF_PLACES
 from reactood.persistence._transforms import describe_transform
-
-OF_PLACES = "cache", "memory"  # parameters that name places on one machine
 
 
 class Writer:
@@ -62,6 +64,8 @@ class Writer:
             return str(value)
         if isinstance(value, list | tuple | dict):
             return self._collection(value, where)
+        if isinstance(value, Stream):
+            return {"stream": self.value(value.arrays(), where)}
         if isinstance(value, Pipeline) and type(value) in PIPELINES.values():
             return self._pipeline(value, where)
         if kind_of(value) is not None:
@@ -131,6 +135,9 @@ class Writer:
         node: dict[str, Any] = {"estimator": type(estimator).__name__}
         names = parameter_names(estimator)
         params = {name: getattr(estimator, name) for name in names}
+        if isinstance(estimator, ReActDetector):
+            with contextlib.suppress(ValueError, AttributeError):  # no rows, no fit
+                _ = estimator.offset_  # after batches, computed when first asked for
         learned = {k: v for k, v in vars(estimator).items() if k not in params}
         if isinstance(estimator, BaseFeatureExtractor):
             node |= self._network.of_extractor(estimator, where)

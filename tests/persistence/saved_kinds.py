@@ -112,6 +112,12 @@ def on_features():
     fitted["cv"] = cv.fit(X, MARKS), {}
     split = ReActDetectorCV(HEAD, cv=OODSplit(3, random_state=0))
     fitted["cv-split"] = split.fit(X, MARKS), {}
+    for name, own in {
+        "stream": {"sample_size": 50, "lower_percentile": 5},
+        "stream-small": {"on_nan": "reject"},
+        "stream-per-unit": {"sample_size": 20, "per_unit": True},
+    }.items():
+        fitted[name] = react(HEAD, **own).fit_stream([X[:70], X[70:]]), {}
     calibrated = ConformalDetector(FrozenEstimator(react(HEAD).fit(X)))
     fitted["conformal-frozen"] = calibrated.fit(X), {}
     return fitted

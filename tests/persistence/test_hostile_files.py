@@ -35,7 +35,16 @@ def saved(tmp_path_factory):
         "react": (detector, kinds.X, {}),
     }
     of_features = kinds.on_features()
-    for name in ("pipeline", "cv", "knn", "conformal", "mahalanobis", "vim", "gen"):
+    for name in (
+        "pipeline",
+        "cv",
+        "knn",
+        "conformal",
+        "mahalanobis",
+        "vim",
+        "gen",
+        "stream",
+    ):
         some[name] = *of_features[name][:1], kinds.X, {}
     for name, (estimator, _, _) in some.items():
         save(estimator, folder / name)
@@ -173,6 +182,59 @@ def test_what_values_may_be(saved, tmp_path):
         changed[name][0, 0] = value
         with pytest.raises(ReactoodFileError, match="NaN or inf"):
             load(written(tmp_path, content, changed))
+
+
+def test_a_file_says_not_where_to_write(saved, tmp_path):
+    path, _, code = saved["images"]
+    content, tensors = read_file(path)
+    for step in content["estimator"]["steps"]:
+        if "cache" in step[1]["params"]:
+            step[1]["params"]["cache"] = "anywhere"
+    with pytest.raises(ReactoodFileError, match="a place on this machine, cache='any"):
+        load(written(tmp_path, content, tensors), **code)
+
+
+def test_counts_of_batches_agree_with_each_other(saved, tmp_path):
+    """Each change is refused although the checksum is right."""
+    content, tensors = read_file(saved["stream"][0])
+
+    def refused(match, *place, change=None, **changes):
+        made, arrays = copy.deepcopy(content), dict(tensors)
+        stream = made["estimator"]["learned"]["_stream"]["stream"]["dict"]
+        node = stream
+        for name in place:
+            node = node[name]["dict"]
+        node |= changes
+        if change is not None:
+            name = node.pop("changed")
+            array = tensors[node[name]["array"]].clone()
+            arrays["changed"] = change(array)
+            node[name] = {"array": "changed"}
+        with pytest.raises(ReactoodFileError, match=match):
+            load(written(tmp_path, made, arrays))
+
+    def edit(match, place, name, change):
+        refused(match, place, change=change, changed=name)
+
+    refused("has a histogram that is none", histogram=3)
+    refused("another per_unit|has counts of the shape", per_unit=True)
+    refused("not one of the rows that were", sample_size=10**12)
+    refused("sample that is too large", sample_size=3)
+    refused("expected the counts of batches", more=1)
+    edit("no array of integers", "histogram", "counts", lambda a: a.double())
+    edit("counts that are none", "histogram", "counts", lambda a: -a)
+    edit("whole rows", "histogram", "counts", lambda a: a + torch.eye(*a.shape).long())
+    edit("counts of the shape", "histogram", "counts", lambda a: a[:, 1:])
+    edit("numbers that are none", "histogram", "used", lambda a: a.flip(0))
+    edit("numbers that are none", "histogram", "used", lambda a: a + 2**15)
+    edit("has a maximum that is not in its", "histogram", "maximum", lambda a: a * 3)
+    edit("has a minimum that is none", "histogram", "minimum", lambda a: a.double())
+    edit("other rows than its hashes say", "sample", "rows", lambda a: a + 1)
+    edit("NaN or inf", "sample", "rows", lambda a: a * torch.nan)
+    edit("another n_features|other rows", "sample", "rows", lambda a: a[:, :3].clone())
+    edit("not in order", "sample", "keys", lambda a: a.flip(0))
+    edit("not one of the rows that were", "sample", "counts", lambda a: a * 100)
+    edit("counts that are none", "sample", "counts", lambda a: a * 0)
 
 
 def junk(rng, other):
