@@ -37,6 +37,7 @@ _MODULES = {
     "inspection",
     "metrics",
     "model_selection",
+    "monitoring",
     "persistence",
     "pipeline",
     "rectifiers",
