@@ -15,6 +15,7 @@ from reactood.monitoring._bets import BETS, first_states, play, total
 from reactood.monitoring._ranks import Bag
 
 SIDES = {"level": ("higher", "lower"), "spread": ("wider", "narrower")}
+CHANGES = "lower", "higher", "wider", "narrower", "outliers"
 CHUNK = 1 << 16  # samples of a batch that are ranked at once
 
 

@@ -32,6 +32,8 @@ from reactood.model_selection import (
     OODSplit,
     ReActDetectorCV,
 )
+from reactood.monitoring import ConformalMonitor
+from reactood.monitoring._monitor import CHANGES
 from reactood.persistence._checks import (
     Array,
     Bound,
@@ -122,6 +124,26 @@ _KINDS = [
             "n_features_in_": Optional(Size(name="features")),
             **NAMES,
             **THRESHOLD,
+        },
+    ),
+    Kind(
+        ConformalMonitor,
+        {
+            "calibration_scores_": Array("calibration", infinite=True, ascending=True),
+            "jump_rates_": Array("rates"),
+            "threshold_": Number(0),
+            "log_martingale_": Number(),
+            "max_log_martingale_": Number(0),
+            "alarm_": Instance(bool),
+            "n_alarm_": Either((Number(1, 2**53, integer=True), OneOf((None,)))),
+            "change_": OneOf((None, *CHANGES)),
+            "n_seen_": Number(0, 2**53, integer=True),
+            "n_nan_": Number(0, 2**53, integer=True),
+            "_seed": Number(0, 2**31, integer=True),
+            "_n_drawn": Number(0, 2**53, integer=True),
+            "_scores": Array("scores", infinite=True, ascending=True),
+            "_recent": Array("recent", infinite=True, ascending=True),
+            "_states": Array("bettors", "owned"),
         },
     ),
     Kind(TorchFeatureExtractor, EXTRACTOR, ("_frozen", "_begun")),

@@ -19,6 +19,8 @@ from reactood._utils._response import scoring_of
 from reactood._utils._warnings import warn
 from reactood.conformal import ConformalDetector
 from reactood.extractor._base import BaseFeatureExtractor
+from reactood.monitoring import ConformalMonitor
+from reactood.monitoring._bets import BETS, HUGE
 from reactood.persistence._checks import Optional, Unfit
 from reactood.persistence._kinds import KINDS, PIPELINES
 from reactood.persistence._networks import NetworkReader, load_state
@@ -173,7 +175,7 @@ class Reader:
             )
             load_state(module, parent["module"]["state"], self.tensors, "model")
             return module
-        return self.value(node, fitted=cls is FrozenEstimator)
+        return self.value(node, fitted=cls in (FrozenEstimator, ConformalMonitor))
 
     def _learn(self, estimator, kind, nodes):
         """Set the learned attributes, checked by themselves and against each other."""
@@ -217,6 +219,8 @@ def check_whole(detector):
         or (detector.with_std and detector.scale_ is None)
     ):
         raise Unfit("has a StandardScaler without what it scales by")
+    if isinstance(detector, ConformalMonitor):
+        _check_monitor(detector)
     if not isinstance(detector, BaseReActDetector):
         return
     linear = hasattr(detector, "coef_")
@@ -235,6 +239,28 @@ def check_whole(detector):
         raise Unfit(f"has a {type(detector).__name__} without {missing[0]}")
     if np.any(detector.lower_activation_threshold_ > detector.activation_threshold_):
         raise Unfit("has a lower clip above the upper one")
+
+
+def _check_monitor(monitor):
+    """Check that all samples are counted, and that bettors are as they can be."""
+    n_kept = len(monitor._scores) + len(monitor._recent)
+    n_known = monitor.n_seen_ - monitor.n_nan_
+    if n_known < 0 or n_kept != len(monitor.calibration_scores_) + n_known:
+        raise Unfit("has a ConformalMonitor with more or fewer scores than samples")
+    rates, states = monitor.jump_rates_, monitor._states
+    n_bettors = len(BETS) * len(rates)
+    if not n_bettors or states.shape != (n_bettors, 4):
+        raise Unfit(f"has a ConformalMonitor with bettors of shape {states.shape}")
+    owned, n_huge = states[:, :3], states[:, 3]
+    if (
+        np.any((rates <= 0) | (rates > 1))
+        or np.any((owned < 0) | (owned > HUGE))
+        or np.any(owned.sum(axis=1) <= 0)
+        or np.any((n_huge < 0) | (n_huge != np.floor(n_huge)))
+    ):
+        raise Unfit("has a ConformalMonitor with what no bettor can own")
+    if monitor.alarm_ != (monitor.n_alarm_ is not None):
+        raise Unfit("has a ConformalMonitor with half an alarm")
 
 
 def _same(name, estimator, size):

@@ -34,7 +34,8 @@ def save(estimator, path, *, name=None):
     estimator : estimator
         A fitted :class:`~reactood.ReActDetector`,
         :class:`~reactood.model_selection.ReActDetectorCV`,
-        :class:`~reactood.conformal.ConformalDetector`, rectifier, detector of
+        :class:`~reactood.conformal.ConformalDetector`,
+        :class:`~reactood.monitoring.ConformalMonitor`, rectifier, detector of
         :mod:`reactood.baselines` or feature extractor, or a pipeline of these.
 
     path : path-like

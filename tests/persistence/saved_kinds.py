@@ -3,6 +3,7 @@
 Data and networks must stay as they are: files of earlier versions go with them.
 """
 
+import copy
 import functools
 
 import numpy as np
@@ -26,6 +27,7 @@ from reactood.baselines import (
 )
 from reactood.conformal import ConformalDetector
 from reactood.model_selection import OODSplit, ReActDetectorCV
+from reactood.monitoring import ConformalMonitor
 from reactood.rectifiers import ASH, BATS, DICE, LTS, SCALE, VRAP, BFAct
 
 RNG = np.random.default_rng(0)
@@ -120,6 +122,9 @@ def on_features():
         fitted[name] = react(HEAD, **own).fit_stream([X[:70], X[70:]]), {}
     calibrated = ConformalDetector(FrozenEstimator(react(HEAD).fit(X)))
     fitted["conformal-frozen"] = calibrated.fit(X), {}
+    monitor = ConformalMonitor(FrozenEstimator(calibrated), random_state=0).fit()
+    monitor.update_scores([*calibrated.score_samples(X - 0.5), np.nan])
+    fitted["monitor"] = monitor, {}
     return fitted
 
 
@@ -147,4 +152,7 @@ def outputs(estimator, X):
     """Return everything that an estimator says of X."""
     names = "transform", "score_samples", "decision_function", "predict"
     names = *names, "predict_class", "p_values"
-    return {n: getattr(estimator, n)(X) for n in names if hasattr(estimator, n)}
+    found = {n: getattr(estimator, n)(X) for n in names if hasattr(estimator, n)}
+    if hasattr(estimator, "update"):
+        found["update"] = copy.deepcopy(estimator).update(X)  # it goes on from there
+    return found

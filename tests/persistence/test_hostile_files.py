@@ -44,6 +44,7 @@ def saved(tmp_path_factory):
         "vim",
         "gen",
         "stream",
+        "monitor",
     ):
         some[name] = *of_features[name][:1], kinds.X, {}
     for name, (estimator, _, _) in some.items():
@@ -235,6 +236,40 @@ def test_counts_of_batches_agree_with_each_other(saved, tmp_path):
     edit("not in order", "sample", "keys", lambda a: a.flip(0))
     edit("not one of the rows that were", "sample", "counts", lambda a: a * 100)
     edit("counts that are none", "sample", "counts", lambda a: a * 0)
+
+
+def test_what_a_monitor_may_be(saved, tmp_path):
+    content, tensors = read_file(saved["monitor"][0])
+
+    def refused(match, values=None, **changes):
+        changed, arrays = copy.deepcopy(content), dict(tensors)
+        changed["estimator"]["learned"].update(changes)
+        for name, value in (values or {}).items():
+            changed["estimator"]["learned"][name] = {"array": "other"}
+            arrays["other"] = torch.tensor(np.array(value, dtype=float))
+        with pytest.raises(ReactoodFileError, match=match):
+            load(written(tmp_path, changed, arrays))
+
+    states = tensors[content["estimator"]["learned"]["_states"]["array"]].numpy()
+    refused("more or fewer scores", n_seen_=3)
+    refused("more or fewer scores", n_nan_=2**40)
+    refused("more or fewer scores", {"_recent": [0.0]})
+    refused("_seed that is -1", _seed=-1)
+    refused("alarm_ that is 1", alarm_=1)
+    refused("half an alarm", alarm_=True, n_alarm_=None)
+    refused("change_ that is 'x'", change_="x")
+    refused("_recent that is not ascending", {"_recent": [1.0, 0.0]})
+    refused("bettors of shape", {"_states": states[1:]})
+    refused("bettors of shape", {"_states": states[:, 1:]})
+    refused("bettors of shape", {"jump_rates_": []})
+    refused("no bettor can own", {"jump_rates_": [0.1, 0.1, 2]})
+    refused("no bettor can own", {"_states": -states})
+    refused("no bettor can own", {"_states": 0 * states})
+    refused("no bettor can own", {"_states": states + 0.5})
+    unfitted = copy.deepcopy(content)
+    unfitted["estimator"]["params"]["detector"]["params"]["estimator"]["learned"] = {}
+    with pytest.raises(ReactoodFileError, match="ConformalDetector without estimator_"):
+        load(written(tmp_path, unfitted, tensors))
 
 
 def junk(rng, other):

@@ -1,5 +1,6 @@
 """What is loaded says the same as what was saved, bit for bit."""
 
+import copy
 import functools
 import pickle
 import subprocess
@@ -19,6 +20,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from reactood import ReActDetector, make_react_pipeline
 from reactood.model_selection import ReActDetectorCV
+from reactood.monitoring import ConformalMonitor
 from reactood.persistence import load, read_metadata, save
 from reactood.persistence._kinds import KINDS
 from reactood.persistence._transforms import describe_transform, make_transform
@@ -56,6 +58,20 @@ def test_every_kind_on_features(on_features, tmp_path):
         assert learned(loaded) == learned(estimator), name
         labels = {"cv": kinds.MARKS, "cv-split": kinds.MARKS, "trained": kinds.CLASSES}
         clone(loaded).fit(kinds.X, labels.get(name))
+
+
+def test_a_monitor_goes_on_where_it_was(on_features, tmp_path):
+    monitor = copy.deepcopy(on_features["monitor"][0])
+    fresh = ConformalMonitor(monitor.detector, random_state=0).fit()
+    monitor.update_scores(np.full(2000, monitor.calibration_scores_[0]))
+    for some in (fresh, monitor):  # before the first sample, and after an alarm
+        save(some, tmp_path / "file")
+        loaded = load(tmp_path / "file")
+        for name in learned(some) - {"_scores", "_recent"}:
+            np.testing.assert_array_equal(getattr(loaded, name), getattr(some, name))
+        assert_same(some, loaded, kinds.X)
+        assert_same(some.reset(), loaded.reset(), kinds.X)
+    assert monitor.detector.score_samples(kinds.X).shape == (len(kinds.X),)
 
 
 def test_every_kind_on_images(on_images, tmp_path):
