@@ -35,6 +35,7 @@ bench: $(call stamp,bench)
 	$(BIN)/python benchmarks/imagenet_sample.py
 	$(BIN)/python benchmarks/surrogates.py
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/monitoring.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build docs/auto_examples docs/api

@@ -10,6 +10,7 @@ Everything is seeded but the times.
 
 import argparse
 import time
+from unittest import mock
 
 import numpy as np
 from _timing import limit_threads, machine, print_table
@@ -18,7 +19,7 @@ from sklearn.frozen import FrozenEstimator
 
 from reactood.conformal import ConformalDetector
 from reactood.monitoring import ConformalMonitor
-from reactood.monitoring._bets import first_states, play, total
+from reactood.monitoring._bets import BETS, first_states, level, play, total
 
 ALPHA, N_CALIBRATION = 0.01, 1_000
 CHANGES = {
@@ -73,11 +74,11 @@ def delay(change, n_before, seed, longest):
     return monitor.n_alarm_ - n_before if monitor.alarm_ else np.inf
 
 
-def report_delays(n_runs, befores, longest):
+def report_delays(n_runs, starts, longest, title="all bets"):
     """Print how many samples it takes to find a change."""
     rows = []
     for name, change in CHANGES.items():
-        for n_before in befores:
+        for n_before in starts:
             found = [delay(change, n_before, s, longest) for s in range(n_runs)]
             known = np.array([value for value in found if value is not None])
             low, middle, high = np.quantile(known, [0.1, 0.5, 0.9], method="lower")
@@ -85,7 +86,7 @@ def report_delays(n_runs, befores, longest):
             wrong = n_runs - len(known)
             values = *(f"{value:.0f}" for value in (middle, low, high)), f"{missed:.1%}"
             rows.append((name, f"{n_before:,}", *values, str(wrong)))
-    print(f"alpha={ALPHA}, {n_runs} runs")
+    print(f"{title}, alpha={ALPHA}, {n_runs} runs")
     missed = f"not in {longest:,}"
     print_table(("change", "after", "median", "10 %", "90 %", missed, "wrong"), rows)
 
@@ -147,6 +148,8 @@ def main():
         report_speed(10_000)
         return
     report_delays(options.runs, (0, 10_000), 5_000)
+    with mock.patch.dict(BETS, {"level": level}, clear=True):
+        report_delays(options.runs, (0,), 5_000, "the bet on high and low p-values")
     report_false_alarms(500, 10_000)
     report_speed(1_000_000)
 

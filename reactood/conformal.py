@@ -92,6 +92,8 @@ class ConformalDetector(
     --------
     reactood.ReActDetector : Has a threshold without a guarantee, and needs no
         calibration samples.
+    reactood.monitoring.ConformalMonitor : Raises an alarm when the scores of a stream
+        no longer look like the calibration scores.
 
     Notes
     -----

@@ -30,6 +30,11 @@ def test_smoke(script):
     assert "| ratio " in run(script, "--smoke")
 
 
+def test_smoke_of_the_monitor():
+    out = run("monitoring.py", "--smoke")
+    assert "| median " in out and "| false alarms " in out and "| batch " in out
+
+
 @pytest.mark.parametrize(
     "script", ["imagenet_sample.py", "surrogates.py", "selection_without_ood.py"]
 )

@@ -99,13 +99,13 @@ class ConformalMonitor(FractionHints, BaseEstimator):
     Each bet is a Simple Jumper [2]_, for every jump rate. Besides the paper's bet on
     high or low p-values, there is one on extreme or central p-values, and one on
     p-values of at most 0.01: without these, a stream in which the scores spread, or a
-    few samples in a hundred are OOD, would hardly ever raise an alarm. Half of the
+    few samples in a hundred are OOD, rarely raises an alarm. Half of the
     capital is in reserve at the start, and is given to the bets little by little, so
     that a change after a long time is found too. Each of these parts wins nothing on
     average, so their sum does not either.
 
     p-values against the calibration scores alone would not do. They all depend on the
-    same few scores, so a long stream is sure to raise a false alarm.
+    same few scores, so a long stream raises a false alarm sooner or later.
 
     The monitor keeps all scores: 8 bytes for each sample. To forget scores of the
     stream would make the p-values dependent, so there is no limit to set. For a long

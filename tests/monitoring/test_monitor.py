@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer
 from reactood import ReActDetector, make_react_pipeline
 from reactood.conformal import ConformalDetector
 from reactood.datasets import digits_classifier, load_digits_ood
-from reactood.monitoring import ConformalMonitor
+from reactood.monitoring import ConformalMonitor, _bets
 from reactood.monitoring._bets import BETS, first_states, play, total
 
 
@@ -247,13 +247,21 @@ def test_changes_are_found(rng, stream, change, at_most):
         assert found >= 17 and named >= 15
 
 
-def test_a_change_after_a_very_long_time_is_found(rng):
+def test_a_change_after_a_very_long_time_is_found(rng, monkeypatch):
     """The reserve gives the bets of late days something to bet with."""
     n, rates = 300_000, np.array([1e-2])
-    states, logs = play(rng.random(n), 0, first_states(rates), rates)
-    assert total(logs, 0)[-1] > -8  # without the reserve, it is below -400
-    late = total(play(rng.random(200) / 2, n, states, rates)[1], n)
-    assert late[-1] > np.log(100)
+    quiet, changed = rng.random(n), rng.random(200) / 2
+
+    def capital():
+        states, logs = play(quiet, 0, first_states(rates), rates)
+        late = play(changed, n, states, rates)[1]
+        return total(logs, 0)[-1], total(late, n)[-1]
+
+    before, after = capital()
+    assert before > -8 and after > np.log(100)
+    monkeypatch.setattr(_bets, "reserve", lambda t: np.full(np.shape(t), 1e-300))
+    before, after = capital()
+    assert before < -600 and after < -600
 
 
 def test_capital_never_overflows_or_vanishes(rng):
