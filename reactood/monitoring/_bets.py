@@ -27,6 +27,12 @@ def tail(p):
 
 
 BETS = {"level": level, "spread": spread, "tail": tail}
+SIDES = {
+    "level": ("higher", "lower"),
+    "spread": ("wider", "narrower"),
+    "tail": ("outliers", "outliers"),
+}
+CHANGES = tuple(dict.fromkeys(side for sides in SIDES.values() for side in sides))
 
 
 def reserve(t):
@@ -92,6 +98,15 @@ def total(logs, n_before):
     logs = np.concatenate([logs, kept[None]])
     top = logs.max(axis=0)
     return top + np.log(np.exp(logs - top).sum(axis=0))
+
+
+def most_won(states):
+    """Return what the bet that owns most says about the scores."""
+    owned = np.log(states[:, 1:3]) + LOG_HUGE * states[:, 3:]
+    # One row for each bet: its two sides, with the sums over jump rates.
+    owned = np.logaddexp.reduce(owned.reshape(len(BETS), -1, 2), axis=1)
+    best = int(np.argmax(np.logaddexp.reduce(owned, axis=1)))
+    return SIDES[list(BETS)[best]][int(np.argmax(owned[best]))]
 
 
 def _jump(state, rate, first_factors, second_factors, fresh):

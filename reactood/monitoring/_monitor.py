@@ -11,12 +11,10 @@ from reactood._utils._estimators import FractionHints, as_a_whole
 from reactood._utils._response import parts_of, scoring_of, unfrozen
 from reactood._utils._sklearn import HasMethods, Interval, _fit_context
 from reactood.conformal import ConformalDetector
-from reactood.monitoring._bets import BETS, first_states, play, total
+from reactood.monitoring._bets import first_states, most_won, play, total
 from reactood.monitoring._ranks import Bag
 
-SIDES = {"level": ("higher", "lower"), "spread": ("wider", "narrower")}
-CHANGES = "lower", "higher", "wider", "narrower", "outliers"
-CHUNK = 1 << 16  # samples of a batch that are ranked at once
+CHUNK = 1 << 16  # samples of a batch that are in work at once
 
 
 class ConformalMonitor(FractionHints, BaseEstimator):
@@ -69,10 +67,10 @@ class ConformalMonitor(FractionHints, BaseEstimator):
         The value that `n_seen_` had at the alarm: 1 if it was the first sample.
 
     change_ : {"lower", "higher", "wider", "narrower", "outliers"} or None
-        Which bet had won most at the alarm: that the scores became lower or higher;
-        that there are more extreme or more central scores; or that some scores are
-        lower than nearly all others. It is a hint, without a guarantee: of scores that
-        are lower, some are outliers too.
+        Which bet owned most at the alarm: that the scores became lower or higher; that
+        there are more extreme or more central scores; or that some scores are lower
+        than nearly all others. It is a hint, without a guarantee: of scores that are
+        lower, some are outliers too.
 
     n_seen_ : int
         How many samples there were since the start.
@@ -274,20 +272,8 @@ class ConformalMonitor(FractionHints, BaseEstimator):
         """
         check_is_fitted(self)
         scores = column_or_1d(scores, dtype=np.float64)
-        known = ~np.isnan(scores)
-        n_before = self.n_seen_ - self.n_nan_
-        p = self._p_values(scores[known])
-        self._states, logs = play(p, n_before, self._states, self.jump_rates_)
-        values = np.concatenate([[self.log_martingale_], total(logs, n_before)])
-        path = values[np.cumsum(known)]
-        if not self.alarm_:
-            self._check_alarm(path, known, p, logs)
-        if len(path):
-            self.log_martingale_ = float(path[-1])
-            self.max_log_martingale_ = max(self.max_log_martingale_, float(path.max()))
-        self.n_seen_ += len(scores)
-        self.n_nan_ += int(len(scores) - len(p))
-        return path
+        cuts = range(CHUNK, len(scores), CHUNK)
+        return np.concatenate([self._bet(some) for some in np.split(scores, cuts)])
 
     def _start(self):
         """Set all that changes with the stream to its value before the first sample."""
@@ -303,38 +289,37 @@ class ConformalMonitor(FractionHints, BaseEstimator):
         self.n_nan_ = 0
         return self
 
+    def _bet(self, scores):
+        """Bet on some samples; return `log_martingale_` after each."""
+        known = ~np.isnan(scores)
+        p = self._p_values(scores[known])
+        n_before, states = self.n_seen_ - self.n_nan_, self._states
+        self._states, logs = play(p, n_before, states, self.jump_rates_)
+        values = np.concatenate([[self.log_martingale_], total(logs, n_before)])
+        path = values[np.cumsum(known)]
+        reached = path >= self.threshold_
+        if reached.any() and not self.alarm_:
+            first = int(np.argmax(reached))
+            self.alarm_, self.n_alarm_ = True, self.n_seen_ + first + 1
+            until = p[: np.count_nonzero(known[: first + 1])]
+            owned = play(until, n_before, states, self.jump_rates_)[0]
+            self.change_ = most_won(owned)
+        self.log_martingale_ = float(values[-1])
+        self.max_log_martingale_ = max(self.max_log_martingale_, float(values.max()))
+        self.n_seen_ += len(scores)
+        self.n_nan_ += len(scores) - len(p)
+        return path
+
     def _p_values(self, scores):
         """Return the online p-values of scores, and keep the scores."""
         bag = Bag(self._scores, self._recent)
-        parts = [np.empty(0)]
-        for start in range(0, len(scores), CHUNK):
-            chunk = scores[start : start + CHUNK]
-            n = len(bag) + np.arange(1, 1 + len(chunk))
-            below, equal = bag.add(chunk)
-            source = np.random.PCG64(self._seed).advance(self._n_drawn)
-            parts.append(
-                (below + np.random.Generator(source).random(len(chunk)) * equal) / n
-            )
-            self._n_drawn += len(chunk)
+        n = len(bag) + np.arange(1, 1 + len(scores))
+        below, equal = bag.add(scores)
+        source = np.random.PCG64(self._seed).advance(self._n_drawn)
+        p = (below + np.random.Generator(source).random(len(scores)) * equal) / n
         self._scores, self._recent = bag.scores, bag.recent
-        return np.concatenate(parts)
-
-    def _check_alarm(self, path, known, p, logs):
-        """Note the first sample at which the capital has reached 1 / alpha."""
-        reached = path >= self.threshold_
-        if not reached.any():
-            return
-        i = int(np.argmax(reached))
-        self.alarm_, self.n_alarm_ = True, self.n_seen_ + i + 1
-        at = int(np.cumsum(known)[i]) - 1
-        won = np.exp(logs[:, at] - logs[:, at].max()).reshape(len(BETS), -1).sum(axis=1)
-        bet = list(BETS)[int(np.argmax(won))]
-        if bet not in SIDES:
-            self.change_ = "outliers"
-            return
-        # The capital has just grown, so most of it was on the side that won.
-        first_won = BETS[bet](p[at : at + 1])[0][0] > 1
-        self.change_ = SIDES[bet][0 if first_won else 1]
+        self._n_drawn += len(scores)
+        return p
 
     def _checked_rates(self):
         """Return the jump rates, checked."""

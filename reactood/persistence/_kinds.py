@@ -33,7 +33,7 @@ from reactood.model_selection import (
     ReActDetectorCV,
 )
 from reactood.monitoring import ConformalMonitor
-from reactood.monitoring._monitor import CHANGES
+from reactood.monitoring._bets import CHANGES
 from reactood.persistence._checks import (
     Array,
     Bound,

@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer
 from reactood import ReActDetector, make_react_pipeline
 from reactood.conformal import ConformalDetector
 from reactood.datasets import digits_classifier, load_digits_ood
-from reactood.monitoring import ConformalMonitor, _bets
+from reactood.monitoring import ConformalMonitor, _bets, _monitor
 from reactood.monitoring._bets import BETS, first_states, play, total
 
 
@@ -145,6 +145,17 @@ def test_batches_do_not_matter(scores, cuts):
     assert [getattr(parts, n) for n in names] == [getattr(whole, n) for n in names]
     bags = [np.sort([*m._scores, *m._recent]) for m in (parts, whole)]
     np.testing.assert_array_equal(*bags)
+
+
+def test_large_batches_are_worked_on_in_pieces(rng, monkeypatch):
+    scores = rng.normal(size=1000)
+    scores[::7] = np.nan
+    whole, pieces = monitor_of(range(9)), monitor_of(range(9))
+    expected = whole.update_scores(scores)
+    monkeypatch.setattr(_monitor, "CHUNK", 64)
+    np.testing.assert_allclose(pieces.update_scores(scores), expected, rtol=1e-9)
+    assert pieces.n_nan_ == whole.n_nan_ and pieces.n_seen_ == whole.n_seen_ == 1000
+    assert pieces.max_log_martingale_ == pytest.approx(whole.max_log_martingale_)
 
 
 def test_one_by_one_is_the_same_to_the_last_bit(rng):
