@@ -60,6 +60,7 @@ class Pixels(nn.Module):
                 new[axis],
                 crop[axis],
                 recipe.filter,
+                along=1 - axis,
             )
             for axis, size in enumerate(pixels.shape[2:])
         )
@@ -74,11 +75,11 @@ class Pixels(nn.Module):
 
 
 def _width_first(pixels, rows, columns):
-    return _rounded(rows @ _rounded(pixels @ columns.T))
+    return _rounded(rows @ _rounded(pixels @ columns))
 
 
 def _height_first(pixels, rows, columns):
-    return _rounded(_rounded(rows @ pixels) @ columns.T)
+    return _rounded(_rounded(rows @ pixels) @ columns)
 
 
 @functools.cache
@@ -104,8 +105,11 @@ def _new_size(resize, height, width):
     return torch.where(wide, shorter, longer), torch.where(wide, longer, shorter)
 
 
-def resampling(places, old, new, n, kernel):
+def resampling(places, old, new, n, kernel, *, along=1):
     """Return the matrix that makes the ``n`` central pixels of a resized axis.
+
+    It is made in the order in which it is used: onnxruntime up to 1.24 fuses a
+    transposition of float64 with the product, and then cannot compute it.
 
     Parameters
     ----------
@@ -118,6 +122,9 @@ def resampling(places, old, new, n, kernel):
         torchvision crops more than there is.
     kernel : str
         "bilinear" or "bicubic".
+    along : int
+        The axis of the result with the old pixels: 1 for a matrix of shape (n, old), 0
+        for (old, n).
     """
     # torchvision: int(round((new - n) / 2.0)), and more pixels on the right if it pads.
     inside, outside = torch.round((new - n) / 2), -torch.floor((n - new) / 2)
@@ -125,17 +132,18 @@ def resampling(places, old, new, n, kernel):
     kept = torch.arange(n, dtype=torch.float64, device=places.device) + first
     scale = old / new
     stretch = scale.clamp_min(1)
+    kept, places = kept.unsqueeze(along), places.unsqueeze(1 - along)
     center = (kept + 0.5) * scale
-    distance = (places - center[:, None] + 0.5) / stretch
+    distance = (places - center + 0.5) / stretch
     weights = KERNELS[kernel](distance.abs())
     # Pillow takes no pixel beyond these, which matters where rounding decides.
     reach = SUPPORT[kernel] * stretch
     low = torch.floor((center - reach + 0.5).clamp_min(0))
     high = torch.floor(center + reach + 0.5)
-    near = (places >= low[:, None]) & (places < high[:, None])
-    near = near & (kept >= 0)[:, None] & (kept < new)[:, None]
+    near = (places >= low) & (places < high)
+    near = near & (kept >= 0) & (kept < new)
     weights = torch.where(near, weights, 0.0)
-    total = weights.sum(dim=1, keepdim=True)
+    total = weights.sum(dim=along, keepdim=True)
     weights = weights / torch.where(total == 0, 1.0, total)
     return torch.sign(weights) * torch.floor(weights.abs() * UNIT + 0.5) / UNIT
 
