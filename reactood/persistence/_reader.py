@@ -26,10 +26,11 @@ from reactood.persistence._kinds import KINDS, PIPELINES
 from reactood.persistence._networks import NetworkReader, load_state
 from reactood.persistence._streams import check_stream, stream_of
 from reactood.persistence._transforms import fingerprint, make_transform
+from reactood.persistence._writer import OF_PLACES
 
-OF_PLACES = "cache", "memory"  # parameters that name places on one machine
 OF_PROCESSES = "num_workers", "n_jobs"
 MOST = 2**63 - 1  # of a number without a point
+DEPRECATED = "deprecated"  # the default of parameters that scikit-learn gives up
 FLOATS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 
 
@@ -126,14 +127,12 @@ class Reader:
         params = {
             name: self._parameter(kind.cls, name, value, node)
             for name, value in node["params"].items()
+            if value != DEPRECATED
         }
         if networked:
             params["preprocess"] = self._preprocess(node["preprocess"])
             if not node["named"]:
                 params["model"] = self.networks.own()
-        for name in OF_PLACES:  # a file must not say where this machine writes
-            if params.get(name) is not None:
-                raise Unfit(f"names a place on this machine, {name}={params[name]!r}")
         for name in OF_PROCESSES:  # a file must not start thousands of them
             if isinstance(params.get(name), int):
                 params[name] = min(params[name], os.cpu_count() or 1)
@@ -175,6 +174,9 @@ class Reader:
             )
             load_state(module, parent["module"]["state"], self.tensors, "model")
             return module
+        if name in OF_PLACES and node is not None:
+            # It would be a folder that the file has made, or features that it brings.
+            raise Unfit(f"has a {cls.__name__} with a {name}, which no file names")
         return self.value(node, fitted=cls in (FrozenEstimator, ConformalMonitor))
 
     def _learn(self, estimator, kind, nodes):

@@ -63,7 +63,11 @@ def save(estimator, path, *, name=None):
     weights. Of your own model it holds the weights, with normalisation folded into
     convolutions where `fit` did that; its code is not in the file. Parameters that name
     places on this machine, `cache` and `memory`, become None. A head that a function
-    makes is saved as weight and bias.
+    makes is saved as weight and bias. Requests for metadata, as of `set_fit_request`,
+    are left out: only another `fit` would need them.
+
+    `device` is kept. On a machine that lacks it, set it before use:
+    `set_params(device="auto")`, or that of the step of a pipeline.
 
     The SHA-256 in the file shows damage. It is no signature: whoever changes a file can
     write a new one. Where files come from others, sign them, with Sigstore for

@@ -26,8 +26,10 @@ from reactood.extractor._base import BaseFeatureExtractor
 from reactood.persistence._file import bytes_of
 from reactood.persistence._kinds import KINDS, PIPELINES, kind_of
 from reactood.persistence._networks import NetworkWriter, hint_of
-from reactood.persistence._reader import OF_PLACES
 from reactood.persistence._transforms import describe_transform
+
+OF_PLACES = "cache", "memory"  # parameters that name places on one machine
+REQUESTS = "_metadata_request"  # what `set_fit_request` sets; scores need none
 
 
 class Writer:
@@ -138,7 +140,11 @@ class Writer:
         if isinstance(estimator, ReActDetector):
             with contextlib.suppress(ValueError, AttributeError):  # no rows, no fit
                 _ = estimator.offset_  # after batches, computed when first asked for
-        learned = {k: v for k, v in vars(estimator).items() if k not in params}
+        learned = {
+            k: v
+            for k, v in vars(estimator).items()
+            if k not in params and k != REQUESTS
+        }
         if isinstance(estimator, BaseFeatureExtractor):
             node |= self._network.of_extractor(estimator, where)
             params["model"] = params["model"] if node["named"] else None

@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import saved_kinds as kinds
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchvision import transforms
 from torchvision.transforms import v2
@@ -22,6 +27,7 @@ from reactood import ReActDetector, make_react_pipeline
 from reactood.model_selection import ReActDetectorCV
 from reactood.monitoring import ConformalMonitor
 from reactood.persistence import load, read_metadata, save
+from reactood.persistence._file import read_file, write_file
 from reactood.persistence._kinds import KINDS
 from reactood.persistence._transforms import describe_transform, make_transform
 
@@ -212,6 +218,44 @@ def test_places_of_this_machine_are_not_in_the_file(tmp_path):
     assert load(tmp_path / "file", model=kinds.small_net)[0].cache is None
 
 
+def test_requests_for_metadata_are_left_out(tmp_path):
+    """They matter for another fit alone."""
+    with sklearn.config_context(enable_metadata_routing=True):
+        scaler = StandardScaler().set_fit_request(sample_weight=True)
+        head = LogisticRegression().set_fit_request(sample_weight=False)
+        detector = ReActDetector(head, check_score=False)
+        pipeline = make_pipeline(scaler, detector).fit(kinds.X, kinds.CLASSES)
+        save(pipeline, tmp_path / "file")
+    assert_same(pipeline, load(tmp_path / "file"), kinds.X)
+
+
+def test_a_device_that_this_machine_lacks(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is such a device")
+    pipeline = make_react_pipeline(kinds.small_net, check_score=False).fit(kinds.IMAGES)
+    expected = pipeline.score_samples(kinds.IMAGES)
+    pipeline.set_params(extractor__device="cuda", detector__device="cuda")
+    save(pipeline, tmp_path / "file")
+    loaded = load(tmp_path / "file", model=kinds.small_net)
+    with pytest.raises(ValueError, match="device='cuda' cannot be used here"):
+        loaded.score_samples(kinds.IMAGES)
+    loaded.set_params(extractor__device="auto", detector__device="auto")
+    np.testing.assert_array_equal(loaded.score_samples(kinds.IMAGES), expected)
+
+
+def test_defaults_that_are_given_up_are_those_of_each_version(tmp_path):
+    """scikit-learn marks them as "deprecated", which older versions do not know."""
+    head = LogisticRegression().fit(kinds.X, kinds.CLASSES)
+    detector = ReActDetector(FrozenEstimator(head), check_score=False).fit(kinds.X)
+    save(detector, tmp_path / "file")
+    content, tensors = read_file(tmp_path / "file")
+    inner = content["estimator"]["params"]["head"]["params"]["estimator"]["params"]
+    inner["C"] = "deprecated"
+    write_file(tmp_path / "file", content, tensors)
+    loaded = load(tmp_path / "file")
+    assert loaded.head.estimator.C == LogisticRegression().C
+
+
 def test_no_image_is_in_the_file(tmp_path):
     pipeline = make_react_pipeline(kinds.small_net, check_score=False)
     save(pipeline.fit(kinds.IMAGES), tmp_path / "file")
@@ -381,16 +425,6 @@ def test_skops_reads_a_detector(on_features):
     types = skops.get_untrusted_types(data=data)
     assert types == ["reactood.detector.ReActDetector"]
     assert_same(detector, skops.loads(data, trusted=types), kinds.X)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_mlflow_saves_a_detector(on_features, tmp_path):
-    sklearn = pytest.importorskip("mlflow.sklearn")
-    detector, _ = on_features["react"]
-    trusted = {"skops_trusted_types": ["reactood.detector.ReActDetector"]}
-    sklearn.save_model(detector, str(tmp_path / "model"), **trusted)
-    assert_same(detector, sklearn.load_model(str(tmp_path / "model")), kinds.X)
 
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
