@@ -4,6 +4,8 @@ import csv
 import io
 import re
 
+from reactood._utils._new_file import write_whole
+
 FORMULA = tuple("=+-@")  # a spreadsheet reads these as the start of a formula
 
 
@@ -33,5 +35,5 @@ def shown(path):
 
 
 def write_text(path, text):
-    """Write text as UTF-8, also where names of files hold bytes that are not."""
-    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    """Write text as UTF-8, whole, also where names of files hold bytes that are not."""
+    write_whole(path, text.encode("utf-8", "backslashreplace"))

@@ -52,9 +52,17 @@ def load_detector(options):
         )
         reason = reason.replace("model=", "--model").replace("preprocess=", option)
         raise ValueError(reason + advice) from error
-    _, extractor, _ = take_apart(estimator, options.detector)
+    _, extractor, pipeline = take_apart(estimator, options.detector)
     extractor.set_params(verbose=False, **running(options))
+    _move(parts_of(pipeline)[1], getattr(options, "device", None))
     return estimator
+
+
+def _move(detector, device):
+    """Have a detector that has a device of its own compute on the one given."""
+    detector = unfrozen(getattr(detector, "estimator_", detector))
+    if device is not None and getattr(detector, "device", None) is not None:
+        detector.set_params(device=device)
 
 
 def take_apart(estimator, name):
@@ -95,14 +103,17 @@ class Features:
     """
 
     def __init__(self, extractor, paths, options):
+        self.paths = paths
         if not hasattr(extractor, "n_features_out_"):
             extractor.fit(paths)
         extractor.set_params(verbose=shows_progress(options))
         features, self.errors = extractor.transform_with_errors(paths)
         extractor.set_params(verbose=False)
-        self.paths = paths
         readable = np.ones(len(paths), bool)
         readable[list(self.errors)] = False
+        if not readable.any():
+            self.report()
+            raise ValueError("None of the images could be read; the reasons are above.")
         self.values = features[readable] if self.errors else features
 
     def report(self):

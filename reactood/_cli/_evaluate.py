@@ -1,6 +1,7 @@
 """The command ``evaluate``: how well a detector tells OOD sets from ID images."""
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 
@@ -116,7 +117,12 @@ def run(options):
     check_matplotlib("evaluate")
     out = Path(options.out)
     _make_folder(out, force=options.force)
-    result = evaluation.evaluate(options)
+    try:
+        result = evaluation.evaluate(options)
+    except BaseException:
+        _remove_empty(out)
+        raise
+    _remove_figures(out)  # sets may be fewer now
     print_text(evaluation.as_text(result))
     # The numbers are on the disk before anything is drawn.
     written = evaluation.write_numbers(result, out)
@@ -146,5 +152,15 @@ def _make_folder(out, *, force):
             "--force to replace the report."
         )
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
-    for old in (out / FIGURES).glob("[0-9]*-*-[as]c*s.png"):  # sets may be fewer now
+
+
+def _remove_figures(out):
+    for old in (out / FIGURES).glob("[0-9]*-*-[as]c*s.png"):
         old.unlink()
+
+
+def _remove_empty(out):
+    """Remove the folders of a report that is not made, unless something is in them."""
+    with contextlib.suppress(OSError):
+        (out / FIGURES).rmdir()
+        out.rmdir()

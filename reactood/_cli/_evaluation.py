@@ -1,6 +1,7 @@
 """Make the numbers of ``evaluate``, and write them as files and as a page."""
 
 import json
+import os
 import re
 import textwrap
 import warnings
@@ -21,6 +22,7 @@ from reactood._cli._image_scorer import ImageScorer
 from reactood._cli._image_set import read_set
 from reactood._cli._inputs import draw, list_inputs
 from reactood._cli._provenance import provenance
+from reactood._utils._new_file import write_whole
 from reactood._utils._response import score_and_threshold
 from reactood.metrics import ood_report
 from reactood.metrics._bootstrap import METRICS
@@ -76,6 +78,7 @@ def evaluate(options):
         for images in ood
         if not images.paths
     ]
+    said += _in_both(known, used)
     for text in said:
         say(f"reactood: warning: {text}")
     method, threshold = score_and_threshold(scorer.detector)
@@ -94,6 +97,18 @@ def evaluate(options):
         about=about,
         warnings=said,
     )
+
+
+def _in_both(known, used):
+    """Return a warning for each OOD set that has files of the ID images in it."""
+    of_id = set(map(os.path.realpath, known.paths))
+    for images in used:
+        n = sum(os.path.realpath(path) in of_id for path in images.paths)
+        if n:
+            yield (
+                f"{n} of the {len(images.paths)} images of {images.name!r} are among "
+                "the ID images, too: a detector cannot tell these apart."
+            )
 
 
 def write_numbers(result, out):
@@ -188,9 +203,8 @@ def write_page(result, out, *, n):
         figures = list(_figures(result, images))
         drawn += [page.element("h3", images.name), _pair(figures)]
         for kind, png, *_ in figures:
-            (out / FIGURES / f"{place}-{_slug(images.name)}-{kind}.png").write_bytes(
-                png
-            )
+            name = f"{place}-{_slug(images.name)}-{kind}.png"
+            write_whole(out / FIGURES / name, png)
     report, known = result.report, result.sets[0]
     head, *rows = zip(*report._columns(), strict=True)
     n_sets = len(result.used)

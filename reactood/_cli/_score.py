@@ -55,6 +55,7 @@ def run(options):
     from reactood._cli._image_scorer import ImageScorer
     from reactood._cli._inputs import list_inputs
     from reactood._cli._table import Stream, Table, digest_of
+    from reactood.persistence._transforms import fingerprint
 
     if options.out is not None:
         detectors.check_folder(options.out)
@@ -70,7 +71,10 @@ def run(options):
             scorer.columns,
             paths,
             detector=digest_of(options.detector),
-            settings=scorer.settings,
+            settings={
+                **scorer.settings,
+                "preprocessing": fingerprint(scorer.extractor.preprocess),
+            },
             force=options.force,
         )
     with table:

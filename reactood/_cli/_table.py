@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reactood._cli._formats import CSV, JSONLines, check_parquet, write_parquet
-from reactood._utils._new_file import lock
+from reactood._utils._new_file import lock, named_errors
 
 STATE_VERSION = 1
 
@@ -151,8 +151,7 @@ class Table:
                     "does not, so it is complete or from elsewhere. Give another -o, "
                     "or --force to replace it."
                 )
-        with open(self.state_path, "x") as stream:
-            stream.write(self._state())
+        self._write_state()
         self._open("xb")
         self._write(self.format.header(self.columns))
         self._write_state()
@@ -196,7 +195,8 @@ class Table:
         )
 
     def _open(self, mode):
-        self.stream = open(self.rows_path, mode)
+        # Unbuffered: what a full disk does not take is not written again at the end.
+        self.stream = open(self.rows_path, mode, buffering=0)
         if lock(self.stream) is False:
             self._close()
             raise ValueError(
@@ -205,9 +205,11 @@ class Table:
             )
 
     def _write(self, content):
-        self.stream.write(content)
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
+        rest = memoryview(content)
+        with named_errors(self.rows_path):
+            while rest:
+                rest = rest[self.stream.write(rest) :]
+            os.fsync(self.stream.fileno())
         self.n_bytes += len(content)
 
     def _hash(self, path):
@@ -224,11 +226,14 @@ class Table:
 
     def _write_state(self):
         part = Path(f"{self.state_path}.part")
-        with open(part, "w") as stream:
-            stream.write(self._state())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, self.state_path)
+        try:
+            with named_errors(self.state_path), open(part, "w") as stream:
+                stream.write(self._state())
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, self.state_path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _read_state(self):
         try:

@@ -66,7 +66,9 @@ class NewFile:
 
     def remove(self):
         """Remove the file."""
-        self.stream.close()
+        # Closing writes what is buffered, for which there may be no space.
+        with contextlib.suppress(OSError):
+            self.stream.close()
         self.name.unlink(missing_ok=True)
 
 
@@ -75,15 +77,27 @@ def write_whole(path, data):
 
     Where ``path`` is a link, the file that it points at is replaced.
     """
-    file = NewFile(os.path.realpath(path))
+    with named_errors(path):
+        file = NewFile(os.path.realpath(path))
+        try:
+            file.stream.write(data)
+            file.stream.flush()
+            os.fsync(file.stream.fileno())
+        except BaseException:
+            file.remove()
+            raise
+        file.publish()
+
+
+@contextlib.contextmanager
+def named_errors(path):
+    """Name the file in errors of the system that name none, such as of a full disk."""
     try:
-        file.stream.write(data)
-        file.stream.flush()
-        os.fsync(file.stream.fileno())
-    except BaseException:
-        file.remove()
-        raise
-    file.publish()
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _locked_file(folder):

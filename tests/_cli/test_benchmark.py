@@ -314,7 +314,8 @@ def test_published_rows_stand_below_ours(imagenet, tmp_path, capsys, monkeypatch
     assert lines[3].startswith("energy+react@80") and "published" not in lines[4]
 
 
-def test_absent_folders_are_named_with_where_to_get_them(tmp_path, rng, capsys):
+def test_absent_folders_are_named_with_where_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("REACTOOD_DATA", raising=False)  # the default of --data
     with pytest.raises(SystemExit, match=r"(?s)ILSVRC.* is not in .*image-net\.org"):
         main(["benchmark", "imagenet", "--data", str(tmp_path)])
     for name in ("imagenet", "cifar10", "fashion-mnist"):

@@ -151,6 +151,54 @@ def check_page(path):
     return page
 
 
+@pytest.mark.parametrize("bad", ["nothing", "unreadable"])
+def test_a_report_that_fails_leaves_no_folder_and_keeps_the_old(
+    files, tmp_path, capsys, bad
+):
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "unreadable").mkdir()
+    (tmp_path / "unreadable" / "1.png").write_bytes(b"no image")
+    failing = "--ood", f"bad={tmp_path / bad}", "--force"
+    assert evaluate(files, tmp_path / "report", *failing) == 1
+    assert not (tmp_path / "report").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    assert evaluate(files, tmp_path / "mine", *failing) == 1
+    assert os.listdir(tmp_path / "mine") == ["notes.txt"]
+    assert evaluate(files, tmp_path / "report", *ood("letters", files, "letters")) == 0
+    before = sorted((tmp_path / "report").rglob("*"))
+    assert evaluate(files, tmp_path / "report", *failing) == 1
+    assert sorted((tmp_path / "report").rglob("*")) == before
+    capsys.readouterr()
+
+
+def test_a_full_disk_keeps_the_old_page(files, tmp_path, capsys, full_disk):
+    page, folder = tmp_path / "page.html", tmp_path / "folder"
+    page.write_text("old")
+    folder.mkdir()
+    (folder / "index.html").write_text("old")
+    with full_disk(5000):
+        arguments = files / "letters", "-o", page, "--force", *network(files)
+        assert run(_report, files / "det.safetensors", *arguments) == 1
+        assert f"too large: '{page}'" in capsys.readouterr().err
+        sets = ood("letters", files, "letters")
+        assert evaluate(files, folder, *sets, "--force") == 1
+        assert f"too large: '{folder}" in capsys.readouterr().err
+    assert page.read_text() == (folder / "index.html").read_text() == "old"
+    assert not list(folder.glob("figures/*"))
+    assert sorted(os.listdir(tmp_path)) == ["folder", "page.html"]
+
+
+def test_images_that_are_both_id_and_ood_are_named(files, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(files / "test" / "000.png")
+    sets = *ood("same", files, "test"), "--ood", f"one={tmp_path / 'link'}"
+    assert evaluate(files, tmp_path / "report", *sets) == 0
+    said = capsys.readouterr().err
+    assert "50 of the 50 images of 'same' are among the ID images" in said
+    assert "1 of the 1 images of 'one' are among the ID images" in said
+    assert "are among the ID images" in (tmp_path / "report/report.json").read_text()
+
+
 # ---------------------------------------------------------------------------- evaluate
 
 

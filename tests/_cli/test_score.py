@@ -284,3 +284,21 @@ def test_a_missing_option_is_named(detector, digits, run, capsys):
     said = capsys.readouterr().err
     assert "Give --model FILE.py:FUNCTION or MODULE:FUNCTION." in said
     assert "load(" not in said and "--preprocess" not in said
+
+
+@pytest.mark.parametrize("kind", ["detector", "calibrated"])
+def test_a_device_that_this_machine_lacks(kind, digits, run, tmp_path, capsys, request):
+    import torch
+
+    from reactood.persistence import save
+
+    if torch.cuda.is_available():
+        pytest.skip("there is such a device")
+    estimator, file = load(request.getfixturevalue(kind)), tmp_path / "cuda.safetensors"
+    pipeline = getattr(estimator, "estimator_", estimator)
+    pipeline.set_params(extractor__device="cuda", detector__device="cuda")
+    save(estimator, file)
+    arguments = "score", file, digits / "new/letters", *MODEL, "--quiet"
+    assert run(*arguments) == 1
+    assert "device='cuda' cannot be used here" in capsys.readouterr().err
+    assert run(*arguments, "--device", "cpu") == 0

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,39 @@ def test_an_error_while_writing_leaves_complete_rows(tmp_path, monkeypatch):
         monkeypatch.setattr(tables.os, "fsync", fail)
         rest.append(rows_of(PATHS[4:6]))
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("n_bytes", [0, 10, 400, 700])
+def test_a_full_disk_is_named_and_gone_on_after(tmp_path, full_disk, suffix, n_bytes):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    paths = [f"{i}.png" for i in range(100)]
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"t.{suffix}"
+    with table(whole, paths=paths) as other:
+        other.append(rows_of(paths))
+        other.finish()
+    with full_disk(n_bytes), pytest.raises(OSError, match="too large") as raised:
+        with table(out, paths=paths) as cut:
+            while cut.n_done < 100:
+                cut.append(rows_of(paths[cut.n_done : cut.n_done + 4]))
+    assert Path(raised.value.filename).name.startswith(out.name)
+    assert not list(tmp_path.glob("*.state.json.part"))
+    with table(out, paths=paths) as rest:
+        rest.append(rows_of(paths[rest.n_done :]))
+        rest.finish()
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == sorted([out.name, whole.name])
+
+
+def test_a_full_disk_at_the_end_of_parquet(tmp_path, full_disk):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "t.parquet"
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        complete(out)
+    assert not out.exists() and not list(tmp_path.glob("*.part"))
+    complete(out)
+    assert parquet.read_table(out).to_pylist() == rows_of(PATHS)
 
 
 def fail(*arguments):
@@ -210,16 +244,27 @@ def wait(image):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on(detector, digits, model, run, tmp_path, sign):
-    whole, out = tmp_path / "whole.csv", tmp_path / "scores.csv"
+@pytest.mark.parametrize(
+    ("sign", "suffix"),
+    [
+        (signal.SIGKILL, "csv"),
+        (signal.SIGKILL, "jsonl"),
+        (signal.SIGKILL, "parquet"),
+        (signal.SIGINT, "csv"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:preprocess= is not the function that was saved")
+def test_a_killed_run_goes_on(digits, model, run, tmp_path, capsys, sign, suffix):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"scores.{suffix}"
     (tmp_path / "slow.py").write_text(SLOW)
     slow = *model[:2], "--preprocess", f"{tmp_path / 'slow.py'}:transform"
     file = tmp_path / "slow.safetensors"
     run("fit", *slow, "--id", digits / "train/0", "--limit", 8, "-o", file)
     arguments = "score", file, digits / "new", *slow, "--batch-size", 2
     assert run(*arguments, "-o", whole) == 3
-    state = tmp_path / "scores.csv.state.json"
+    state = tmp_path / f"scores.{suffix}.state.json"
     command = [sys.executable, "-m", "reactood", *map(str, arguments), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (
@@ -231,6 +276,20 @@ def test_a_killed_run_goes_on(detector, digits, model, run, tmp_path, sign):
     n_rows = json.loads(state.read_text())["rows"]
     assert 0 < n_rows < 33 and b"Traceback" not in errors
     assert process.returncode == (130 if sign == signal.SIGINT else -sign)
+    # Other images, another detector and other preprocessing are refused.
+    args = *arguments[:2], digits / "train/1", *arguments[3:]
+    assert run(*args, "-o", out) == 1
+    assert "was begun with other images" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    run("fit", *slow, "--id", digits / "train/1", "--limit", 8, "-o", other)
+    assert run("score", other, *arguments[2:], "-o", out) == 1
+    assert "was begun with another detector" in capsys.readouterr().err
+    inverted = SLOW.replace("wait, ", "transforms.RandomInvert(1), ")
+    (tmp_path / "inverted.py").write_text(inverted)
+    changed = *model[:2], "--preprocess", f"{tmp_path / 'inverted.py'}:transform"
+    args = *arguments[:3], *changed, "--batch-size", 2
+    assert run(*args, "-o", out) == 1
+    assert "was begun with another preprocessing" in capsys.readouterr().err
     assert run(*arguments, "-o", out) == 3
     assert out.read_bytes() == whole.read_bytes()
     assert not state.exists()

@@ -142,3 +142,13 @@ def test_export(detector, digits, run, tmp_path, capsys, monkeypatch):
     assert run("export", detector, *MODEL, "-o", file, "--preprocess") == 1
     assert run("export", detector, *MODEL, "-o", file, "--force") == 0
     assert [settings["preprocess"] for settings in seen] == [False, False]
+
+
+def test_no_image_can_be_read(detector, run, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "tuned.safetensors"
+    images = "--id", tmp_path / "bad.png"
+    assert run("tune", detector, *MODEL, *images, "-o", out) == 1
+    said = capsys.readouterr().err
+    assert "bad.png' cannot be read as an image" in said
+    assert "None of the images could be read; the reasons are above." in said
