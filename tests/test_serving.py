@@ -111,6 +111,25 @@ def test_what_is_no_image_is_refused_and_the_service_goes_on(port):
     assert status == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(b"", 422), ("cut", 422), ("huge", 413), (b"x" * 20_000_001, 413)],
+    ids=["empty", "cut", "huge", "long"],
+)
+def test_bad_bodies_among_good_ones(port, body, expected):
+    good = encoded(pictures(1)[0])
+    if body == "cut":
+        body = good[:-100]
+    if body == "huge":  # of 30 kB
+        file = io.BytesIO()
+        Image.new("1", (6000, 5000)).save(file, "PNG")
+        body = file.getvalue()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        bodies = [good, body, good, good]
+        found = pool.map(lambda one: ask(port, "POST", "/score", one)[0], bodies)
+        assert list(found) == [200, expected, 200, 200]
+
+
 def test_it_says_what_it_serves(pipeline, port):
     status, about = ask(port, "GET", "/about")
     assert status == 200

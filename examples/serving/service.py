@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 MOST_AT_ONCE = 2  # more take more memory, and hardly less time on a CPU
 MOST_WAITING, MOST_BYTES = 256, 20_000_000
+MOST_PIXELS = 25_000_000  # a small file may hold a picture that fills the memory
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 3  # errors
 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -29,7 +30,10 @@ names = [output.name for output in session.get_outputs()]
 
 def decode(data):
     """Return the pixels of an image file, uint8 (height, width, 3)."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    image = Image.open(io.BytesIO(data))  # reads the size alone
+    if image.width * image.height > MOST_PIXELS:
+        raise HTTPException(413, f"An image may have at most {MOST_PIXELS} pixels.")
+    image = ImageOps.exif_transpose(image)
     return np.asarray(image.convert("RGB"))
 
 
@@ -80,13 +84,15 @@ app = FastAPI(lifespan=lifespan)
 @app.post("/score")
 async def score_one(request: Request):
     """Return score, decision and class of the image in the body."""
-    data = b""
+    data = bytearray()  # adding to bytes would copy all of them, each time
     async for chunk in request.stream():
         data += chunk
         if len(data) > MOST_BYTES:
             raise HTTPException(413, f"An image may have at most {MOST_BYTES} bytes.")
     try:
         image = await asyncio.to_thread(decode, data)
+    except HTTPException:
+        raise
     except Exception as error:  # libraries of images raise errors of any kind
         raise HTTPException(422, f"The body is no image: {error}") from error
     if app.state.waiting.full():
