@@ -29,6 +29,7 @@ docs: $(call stamp,docs)
 
 bench: $(call stamp,bench)
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/memory_map.py
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/search.py

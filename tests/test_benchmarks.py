@@ -24,6 +24,7 @@ def run(script, *arguments):
         "search.py",
         "selection.py",
         pytest.param("export.py", marks=pytest.mark.slow),
+        pytest.param("memory_map.py", marks=pytest.mark.slow),
     ],
 )
 def test_smoke(script):

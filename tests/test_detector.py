@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -22,8 +23,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from reactood import ReActDetector, ReActDetectorCV
+from reactood._scoring import _percentile
+from reactood._utils._tensors import as_tensor
 from reactood.baselines import MahalanobisDetector
 from reactood.conformal import ConformalDetector
+from reactood.detector import MOST_CHECKED
 from reactood.inspection import as_classifier
 from reactood.pipeline import ReActPipeline
 from reactood.rectifiers import BATS, DICE
@@ -1061,6 +1065,80 @@ def test_text_shows_shapes_of_arrays(rng):
     )
 
 
+@pytest.fixture
+def read(monkeypatch):
+    """Count the elements that are read of the tensor in ``read.X``."""
+    counter = SimpleNamespace(X=None, n=0)
+    getitem = torch.Tensor.__getitem__
+
+    def counted(self, index):
+        found = getitem(self, index)
+        if self.shape == counter.X.shape and self.data_ptr() == counter.X.data_ptr():
+            counter.n += found.numel()
+        return found
+
+    monkeypatch.setattr(torch.Tensor, "__getitem__", counted)
+    return counter
+
+
+@pytest.mark.parametrize(
+    ("parameters", "n_passes"),
+    [
+        ({}, 2),
+        ({"lower_percentile": 5}, 2),
+        ({"per_unit": True}, 2),
+        ({"threshold": 1.0}, 2),  # the first finds the smallest and the largest
+        ({"percentile": None}, 1),
+    ],
+)
+def test_fit_reads_a_memory_map_twice(rng, tmp_path, read, parameters, n_passes):
+    X = np.maximum(rng.standard_normal((6000, 200), dtype=np.float32), 0)
+    assert X.size > _percentile.SMALL
+    mapped = read_only_memmap(X, tmp_path)
+    head = rng.normal(size=(9, 200)).astype(np.float32), np.zeros(9, np.float32)
+    read.X = as_tensor(mapped)
+    fitted = ReActDetector(head, check_score=False, **parameters).fit(mapped)
+    drawn = n_passes == 2 and not {"per_unit", "threshold"} & set(parameters)
+    assert read.n == n_passes * X.size + drawn * _percentile.SAMPLE
+
+    unclipped = {"percentile": None} == parameters
+    clip = np.inf if unclipped else fitted.activation_threshold_
+    below = X < fitted.lower_activation_threshold_
+    assert fitted.clipped_share_ == (below | (X > clip)).mean()
+    read.n = 0
+    fitted.score_samples(mapped)
+    assert read.n == X.size
+
+
+def test_the_check_of_the_score_reads_few_rows_of_a_memory_map(rng, tmp_path, read):
+    X = np.maximum(rng.standard_normal((6000, 200), dtype=np.float32), 0)
+    mapped = read_only_memmap(X, tmp_path)
+    head = 3 * rng.normal(size=(9, 200)).astype(np.float32), np.zeros(9, np.float32)
+    read.X = as_tensor(mapped)
+    ReActDetector(head, check_score=False).fit(mapped)
+    unchecked, read.n = read.n, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a made-up head
+        ReActDetector(head).fit(mapped)
+    assert 0 < read.n - unchecked <= 2 * MOST_CHECKED * X.shape[1]
+
+
+def test_no_block_waits_for_a_count(X, head, monkeypatch):
+    """On a GPU, a number that is read makes all computations end first."""
+    calls = []
+    for name in ("__int__", "__bool__", "__float__", "item"):
+        real = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, real=real: (calls.append(1), real(self))[1]
+        )
+    n_calls = []
+    for batch_size in (200, 7):
+        calls.clear()
+        ReActDetector(head, batch_size=batch_size, check_score=False).fit(X)
+        n_calls.append(len(calls))
+    assert n_calls[0] == n_calls[1] > 0
+
+
 @pytest.mark.parametrize("per_unit", [False, True])
 def test_html_shows_what_was_learned(rng, per_unit):
     X = rng.gamma(2, size=(200, 5)).astype(np.float32)
@@ -1068,7 +1146,7 @@ def test_html_shows_what_was_learned(rng, per_unit):
     assert "clipped activations" not in detector._repr_html_()
     detector.fit(X)
     clip = np.percentile(X, 90, axis=0 if per_unit else None)
-    assert detector.clipped_share_ == pytest.approx((X > clip).mean())
+    assert detector.clipped_share_ == (X > clip).mean()
     bundle = detector._repr_mimebundle_()
     for html in (detector._repr_html_(), bundle["text/html"]):
         assert html.count("clipped activations") == 1
@@ -1086,7 +1164,7 @@ def test_the_share_that_is_clipped(rng):
     changed = (id_rows > np.percentile(id_rows, 90)) | (
         id_rows < np.percentile(id_rows, 20)
     )
-    assert detector.clipped_share_ == pytest.approx(changed.mean())
+    assert detector.clipped_share_ == changed.mean()
     assert ReActDetector(head, percentile=None).fit(X).clipped_share_ == 0
     html = ReActDetector(head, threshold=0.5).fit(X)._repr_html_()
     assert "<td>none</td><td>0.5</td>" in html

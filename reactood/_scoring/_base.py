@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from reactood._scoring._blocks import nan_rows
-from reactood._scoring._clip import Clip
+from reactood._scoring._clip import Clip, CountingClip
 from reactood._scoring._heads import IdentityHead, LinearHead, ModuleHead
 from reactood._scoring._scorer import Scorer
 from reactood._scoring._scores import SCORES
@@ -135,12 +135,12 @@ class BaseReActDetector(
     def _learn(self, X, head, clip, rows):
         """Take over a head and a clip, and learn the decision threshold."""
         scorer = self._scorer(head)
-        (scores,) = scorer.scores(X, [clip], rows)
+        counting = CountingClip(clip)
+        (scores,) = scorer.scores(X, [counting], rows)
         offset = scorer.threshold(X, scores, self.contamination)
-        share = scorer.share_clipped(X, clip, rows)
         self.__dict__.pop("_stream", None)
         self._take_head(head)
-        self._set_learned(clip, share, offset)
+        self._set_learned(clip, counting.share, offset)
         self.n_samples_seen_ = len(scores)
 
     def _take_head(self, head):

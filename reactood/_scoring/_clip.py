@@ -56,6 +56,30 @@ class Clip:
         return torch.clamp(block, *tensors, out=out)
 
 
+class CountingClip:
+    """A clip that counts the activations that it changes, in the pass that scores."""
+
+    def __init__(self, clip: Clip):
+        self.clip = clip
+        self._n = 0
+        self._n_changed = torch.tensor(0, device="cpu")
+
+    @property
+    def share(self):
+        """The share of the activations that it has changed so far, a fraction."""
+        return int(self._n_changed) / self._n
+
+    def apply(self, block: torch.Tensor, out: torch.Tensor | None = None):
+        """Clip as ``Clip`` does, and count; no block waits for the count."""
+        clipped = self.clip.apply(block, out)
+        self._n += block.numel()
+        if clipped is not block:
+            # A sum would make an int64 of each activation first.
+            n_changed = torch.count_nonzero(clipped != block)
+            self._n_changed = self._n_changed.to(block.device) + n_changed
+        return clipped
+
+
 def learn_clip(X, rows, *, percentile, threshold, lower_percentile, per_unit):
     """Return the clip of the rows that count; ``threshold`` overrides ``percentile``.
 

@@ -269,7 +269,7 @@ def _random_elements(X, rows, size, seed):
 
 def _brackets(X, rows, qs, n, sample_size, seed):
     """Return what surely encloses each percentile of the ``n`` elements."""
-    if sample_size >= n:
+    if sample_size >= n or not qs:
         return [(-np.inf, np.inf)] * len(qs)
     sample = _random_elements(X, rows, sample_size, seed)
     return [_bracket(sample, q) for q in qs]

@@ -137,15 +137,6 @@ class Scorer:
         check_finite(X, allow_nan=self.allow_nan)
         return torch.cat([clip.apply(block).cpu() for block in self._blocks(X)]).numpy()
 
-    def share_clipped(self, X, clip, rows=None):
-        """Return the share of the activations that a clip changes, a fraction."""
-        changed, n, workspace = torch.tensor(0, device="cpu"), 0, Workspace()
-        for block in self._blocks(X, rows):
-            out = workspace.of(block, block.shape[1])
-            changed = changed.to(block.device) + (clip.apply(block, out) != block).sum()
-            n += block.numel()
-        return int(changed) / n
-
     def _blocks(self, X, rows=None):
         if self.device is not None:
             device = choose_device(self.device)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from reactood._scoring._clip import learn_clip
+from reactood._scoring._clip import CountingClip, learn_clip
 from reactood._scoring._heads import IdentityHead, LinearHead, fixed_head
 from reactood._scoring._histogram import Zoom
 from reactood._scoring._stream import Stream, float32_blocks
@@ -258,11 +258,11 @@ class StreamingMixin(BaseEstimator):
         )
         rows = torch.from_numpy(rows)
         scorer = self._scorer(self._fitted_head())
-        (scores,) = scorer.scores(rows, [clip])
+        counting = CountingClip(clip)
+        (scores,) = scorer.scores(rows, [counting])
         offset = scorer.threshold(rows, scores, self.contamination, counts)
-        if stream.is_small:
-            share = scorer.share_clipped(rows, clip)
-        else:
+        share = counting.share
+        if not stream.is_small:
             share = stream.histogram.share_outside(clip.lower, clip.upper)
         if stream.is_uneven:
             warn(
