@@ -1,8 +1,14 @@
 """make_react_pipeline: from images to decisions in one scikit-learn Pipeline."""
 
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from reactood._networks._head import ModelHead, find_head
 from reactood._utils._display import Shown
@@ -17,6 +23,23 @@ __all__ = ["ReActPipeline", "make_react_pipeline"]
 def _classifies(pipeline):
     """Return whether the last step knows the classifier's own decision."""
     return hasattr(pipeline.steps[-1][1], "predict_class")
+
+
+def _streams(pipeline):
+    """Return whether the steps can learn from batches."""
+    first, last = pipeline.steps[0][1], pipeline.steps[-1][1]
+    return isinstance(first, TorchFeatureExtractor) and isinstance(last, ReActDetector)
+
+
+def _is_of_batches(X):
+    """Return whether X gives batches of images, and is not itself a set of images."""
+    if isinstance(X, Iterator):
+        return True
+    if isinstance(X, DataLoader | Dataset | str | os.PathLike) or hasattr(X, "shape"):
+        return False
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and np.ndim(X[0]) == 4
+    return hasattr(X, "__iter__") and not hasattr(X, "__len__")
 
 
 class ReActPipeline(Shown, Pipeline):
@@ -70,6 +93,80 @@ class ReActPipeline(Shown, Pipeline):
         """
         steps, detector = parts_of(self)
         return detector.predict_class(X if steps is None else steps.transform(X))
+
+    @available_if(_streams)
+    def fit_stream(self, X, *, exact=False):
+        """Fit to images that are never all in memory, and neither are their features.
+
+        The extractor is proved on the first images, and the detector learns from each
+        batch as it comes: see :meth:`reactood.ReActDetector.partial_fit` for what it
+        keeps and how exact it is.
+
+        Parameters
+        ----------
+        X : images or iterable of images
+            A DataLoader, a folder or whatever else the extractor takes; or an iterable
+            of batches, each of which the extractor takes, such as a generator of
+            arrays of shape (n, height, width, 3). Labels are ignored.
+
+        exact : bool, default=False
+            Whether to go through all images a second time for a clip that equals
+            `numpy.percentile` of all features; not for what can be read only once.
+
+        Returns
+        -------
+        self : ReActPipeline
+            The fitted pipeline.
+
+        Raises
+        ------
+        TypeError
+            If a step between extractor and detector would have to be fitted to all
+            features first, or if `exact` needs a second pass and there is none.
+        ValueError
+            As the extractor's and the detector's `fit`.
+
+        Examples
+        --------
+        >>> from reactood import make_react_pipeline
+        >>> from reactood.datasets import digits_classifier, load_digits_ood
+        >>> digits = load_digits_ood()
+        >>> pipeline = make_react_pipeline(digits_classifier)
+        >>> batches = (digits.X_train[i : i + 100] for i in range(0, 500, 100))
+        >>> pipeline.fit_stream(batches)["detector"].n_samples_seen_
+        500
+        """
+        (_, extractor), *between, (_, detector) = self.steps
+        between = [(name, step) for name, step in between if step != "passthrough"]
+        for name, step in between:
+            if not isinstance(step, FrozenEstimator):
+                raise TypeError(
+                    f"Step {name!r} would have to be fitted to all features before the "
+                    "detector sees any. Fit it first and pass it as "
+                    "FrozenEstimator(step), or leave it out."
+                )
+        if exact and isinstance(X, Iterator):
+            raise TypeError(
+                f"exact=True goes through the images twice, and a {type(X).__name__} "
+                "can be read only once; pass a DataLoader, a folder or a list."
+            )
+        fitted = False
+
+        def one_pass(receive):
+            nonlocal fitted
+
+            def learn(rows, features):
+                for _, step in between:
+                    features = step.transform(features)
+                receive(features)
+
+            for images in X if _is_of_batches(X) else [X]:
+                method = extractor.transform if fitted else extractor.fit_transform
+                method(images, out=learn)
+                fitted = True
+
+        detector._fit_passes(one_pass, exact=exact)
+        return self
 
     def set_params(self, **params):
         """Set parameters of the pipeline or, as `step__parameter`, of its steps.

@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from reactood import ReActDetector
+from reactood import ReActDetector, make_react_pipeline
 from reactood._scoring._stream import Stream
+from reactood.datasets import digits_classifier, load_digits_ood
+from reactood.pipeline import ReActPipeline
 
 RNG = np.random.default_rng(0)
 N = 900
@@ -301,6 +305,162 @@ def test_the_score_is_checked_on_the_sample():
         detector = ReActDetector(HEAD, sample_size=800)
         with pytest.warns(UserWarning, match="detects left-out classes worse than"):
             getattr(detector, fit)(X).predict(X)
+
+
+def test_drift_of_the_same_distribution_is_within_the_intervals():
+    covered = {}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        rows = rng.gamma(2, 1, (2, 250, 16)) * rng.gamma(9, 1 / 9, (2, 250, 1))
+        # So that rows, not activations, are what is independent.
+        one, two = (
+            make(sample_size=size, lower_percentile=5).fit_stream([part])
+            for part, size in zip(rows.astype(np.float32), (120, 120), strict=True)
+        )
+        drift = one.drift(two, q=[10, 50], confidence=0.9)
+        changes = vars(drift) | drift.score_percentiles
+        for name, change in changes.items():
+            if hasattr(change, "moved"):
+                covered.setdefault(name, []).append(not change.moved)
+    names = {"clip", "lower_clip", "clipped_share", "rejected_share", 10, 50}
+    assert covered.keys() == names
+    for name, found in covered.items():  # at least 90 %, but for chance
+        assert stats.binomtest(sum(found), 60, 0.9, "less").pvalue > 1e-3, name
+
+
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_drift_finds_what_moved(per_unit):
+    detector = make(per_unit=per_unit, sample_size=400).fit_stream([X])
+    same = detector.drift(detector)
+    assert not np.any(same.clip.moved) and not same.rejected_share.moved
+    larger = 1.5 * X if not per_unit else X * np.where(np.arange(16) < 4, 1.5, 1)
+    after = make(per_unit=per_unit, sample_size=400).fit_stream([larger])
+    drift = detector.drift(after)
+    if per_unit:
+        assert drift.clip.moved.tolist() == [True] * 4 + [False] * 12
+        assert "4 of 16 units have moved" in str(drift)
+    else:
+        assert drift.clip.moved and drift.clipped_share.moved
+        assert drift.clip.after == pytest.approx(1.5 * drift.clip.before, rel=0.02)
+        assert drift.clipped_share.low < drift.clipped_share.after - 0.1
+        assert drift.clipped_share.before == pytest.approx(0.1, abs=0.001)
+    assert drift.lower_clip is None and "lower clip" not in str(drift)
+    assert str(drift).count("\n") == 8
+    by_hand = make(threshold=1.0).fit_stream([X])
+    assert by_hand.drift(by_hand).clip is None
+
+
+def test_what_has_no_drift():
+    detector = make().partial_fit(X)
+    for other, params, message in (
+        (make(percentile=80).partial_fit(X), {}, "differ in percentile, 90.0 and 80"),
+        (make().fit(X), {}, "was not fitted by partial_fit"),
+        (detector, {"confidence": 95}, "confidence=95; expected a fraction"),
+        (detector, {"q": [101]}, "q=101"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detector.drift(other, **params)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits_ood()
+
+
+@pytest.fixture(scope="module")
+def fitted(digits):
+    return make_react_pipeline(digits_classifier, check_score=False).fit(
+        digits.X_train[:300]
+    )
+
+
+def assert_same_pipeline(pipeline, fitted, images):
+    # Batches of other sizes give other last bits of features.
+    np.testing.assert_allclose(
+        pipeline.score_samples(images), fitted.score_samples(images), rtol=1e-5
+    )
+    assert pipeline[-1].n_samples_seen_ == fitted[-1].n_samples_seen_
+    assert pipeline[-1].offset_ == pytest.approx(fitted[-1].offset_, rel=1e-4)
+
+
+def test_pipelines_learn_from_batches_of_images(digits, fitted):
+    images = digits.X_train[:300]
+    labels = torch.zeros(300)
+    for X in (
+        images,
+        np.split(images, 3),
+        iter(np.split(images, 3)),
+        (part for part in np.split(images, 5)),
+        DataLoader(TensorDataset(torch.as_tensor(images), labels), batch_size=70),
+        DataLoader(Once(images), batch_size=70),
+    ):
+        pipeline = clone(fitted).fit_stream(X)
+        assert_same_pipeline(pipeline, fitted, digits.X_test[:50])
+    exact = clone(fitted).set_params(detector__sample_size=50)
+    exact.fit_stream(np.split(images, 3), exact=True)
+    features = exact[0].transform(images)
+    assert exact[-1].activation_threshold_ == pytest.approx(
+        np.percentile(features, 90), rel=1e-6
+    )
+    with pytest.raises(TypeError, match="exact=True goes through the images twice"):
+        clone(fitted).fit_stream(iter([images]), exact=True)
+    for nothing in ([], iter([])):
+        with pytest.raises(ValueError, match=r"no batch|0 images|empty"):
+            clone(fitted).fit_stream(nothing)
+
+
+class Once(IterableDataset):
+    """Images that can be read only once."""
+
+    def __init__(self, images):
+        self.images = iter(images)
+
+    def __iter__(self):
+        return self.images
+
+
+def test_steps_in_between(digits, fitted):
+    images = digits.X_train[:300]
+    features = fitted[0].transform(images)
+    scaler = StandardScaler(with_mean=False).fit(features)
+    parts = [("extractor", fitted[0]), ("scaler", scaler), ("detector", fitted[1])]
+    with pytest.raises(TypeError, match="'scaler' would have to be fitted to all"):
+        clone(ReActPipeline(parts)).fit_stream(images)
+    parts[1] = "scaler", FrozenEstimator(scaler)
+    pipeline = clone(ReActPipeline(parts)).fit_stream(np.split(images, 4))
+    expected = clone(fitted[1]).fit(scaler.transform(features))
+    assert pipeline[-1].offset_ == pytest.approx(expected.offset_, rel=1e-4)
+    assert not hasattr(ReActPipeline(parts[1:]), "fit_stream")
+
+
+def test_unreadable_images_in_a_stream(digits):
+    images = digits.X_train[:300].copy()
+    images[7] = np.nan
+    pipeline = make_react_pipeline(digits_classifier, on_error="nan", check_score=False)
+    with pytest.warns(UserWarning, match="1 images could not be read"):
+        pipeline.fit_stream(images)
+    assert pipeline[-1].n_samples_seen_ == 299
+    raising = make_react_pipeline(digits_classifier)
+    with pytest.raises(ValueError, match="NaN"):
+        raising.fit_stream(images)
+
+
+def test_features_are_handed_over_once_each(digits, fitted, tmp_path):
+    images = np.concatenate([digits.X_train[:40], digits.X_train[:25]])
+    cached = clone(fitted[0]).set_params(cache=str(tmp_path / "cache"))
+    for extractor in (fitted[0], cached.fit(images), cached):
+        rows, parts = [], []
+
+        def receive(some, features, rows=rows, parts=parts):
+            rows.extend(some)
+            parts.append(features)
+
+        assert extractor.transform(images, out=receive) is None
+        assert sorted(rows) == list(range(65))
+        features = np.concatenate(parts)[np.argsort(rows)]
+        np.testing.assert_allclose(
+            features, fitted[0].transform(images), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_memory_does_not_grow_with_the_rows():

@@ -55,14 +55,14 @@ def threshold_of(scores, share, X, common=0.0, counts=None):
     """
     if counts is None:
         counts = np.ones(len(scores), np.int64)
-    threshold = _percentile_of(scores, 100 * share, counts)
+    threshold = percentile_of_counted(scores, 100 * share, counts)
     margin = LAST_BITS * _rounding_of(scores - common, X)
     tied = np.abs(scores - threshold) <= margin
     many = counts[tied].sum() > 1 + MOST_TIED * counts.sum()
     return float(scores[tied].min() - margin if many else threshold)
 
 
-def _percentile_of(scores, q, counts):
+def percentile_of_counted(scores, q, counts):
     """Return the percentile ``q`` of scores of which each stands for several."""
     if np.all(counts == 1):
         return np.percentile(scores, q)

@@ -8,8 +8,10 @@ import torch
 from sklearn.base import BaseEstimator
 
 from reactood._scoring._clip import CountingClip, learn_clip
+from reactood._scoring._drift import Drift, StreamView, change_of
 from reactood._scoring._heads import IdentityHead, LinearHead, fixed_head
 from reactood._scoring._histogram import Zoom
+from reactood._scoring._percentile import check_range
 from reactood._scoring._stream import Stream, float32_blocks
 from reactood._utils._estimators import as_a_whole
 from reactood._utils._labels import id_rows
@@ -26,7 +28,7 @@ SETTLED = (
 
 
 class StreamingMixin(BaseEstimator):
-    """Adds `partial_fit`, `fit_stream` and `merge` to a detector; its first base."""
+    """Adds `partial_fit`, `fit_stream`, `merge` and `drift`; it is the first base."""
 
     _parameter_constraints: ClassVar[dict] = {
         "sample_size": [Interval(Integral, 1, None, closed="left")],
@@ -158,7 +160,6 @@ class StreamingMixin(BaseEstimator):
         self._unsettle()
         return self
 
-    @as_a_whole
     def fit_stream(self, batches, *, exact=False):
         """Learn from all batches of features, each of which is seen once.
 
@@ -197,37 +198,141 @@ class StreamingMixin(BaseEstimator):
         >>> bool(detector.activation_threshold_ == np.percentile(X, 90))
         True
         """
-        if exact and self.per_unit:
-            raise ValueError(
-                "exact=True is for one clip for all units; use per_unit=False, or "
-                "exact=False, whose clips are within 0.8 % of the percentiles."
-            )
         if exact and iter(batches) is batches:
             raise TypeError(
                 f"exact=True goes through the batches twice, and a "
                 f"{type(batches).__name__} can be read only once; pass a list, a "
                 "DataLoader, or an object whose __iter__ begins anew each time."
             )
+
+        def one_pass(receive):
+            for batch in batches:
+                receive(*_features_and_labels(batch))
+
+        return self._fit_passes(one_pass, exact=exact)
+
+    @as_a_whole
+    def _fit_passes(self, one_pass, *, exact):
+        """Learn from all that ``one_pass(receive)`` gives to a function of X and y."""
+        if exact and self.per_unit:
+            raise ValueError(
+                "exact=True is for one clip for all units; use per_unit=False, or "
+                "exact=False, whose clips are within 0.8 % of the percentiles."
+            )
         for name in [*SETTLED, "_stream", "n_samples_seen_"]:
             self.__dict__.pop(name, None)
-        for batch in batches:
-            self.partial_fit(*_features_and_labels(batch))
+        one_pass(self.partial_fit)
         if "_stream" not in vars(self):
             raise ValueError("There was no batch to learn from; expected at least one.")
         if exact and not self._stream.is_small:
-            self._zoom(batches)
+            qs = {self.percentile, self.lower_percentile} - {None}
+            zoom = Zoom(self._stream.histogram, sorted(qs))
+
+            def look_again(X, y=None):
+                X = self._validate(X, reset=False)
+                for block in float32_blocks(X, self._rows_of_batch(X, y)):
+                    zoom.add(block)
+
+            one_pass(look_again)
+            self._stream.exact = zoom.percentiles()
         return self
 
-    def _zoom(self, batches):
-        """Find the exact percentiles in a second pass."""
-        qs = {self.percentile, self.lower_percentile} - {None}
-        zoom = Zoom(self._stream.histogram, sorted(qs))
-        for batch in batches:
-            X, y = _features_and_labels(batch)
-            X = self._validate(X, reset=False)
-            for block in float32_blocks(X, self._rows_of_batch(X, y)):
-                zoom.add(block)
-        self._stream.exact = zoom.percentiles()
+    def drift(self, other, *, q=(5, 25, 50, 75, 95), confidence=0.95):
+        """Compare what this detector has learned with what another one has learned.
+
+        For instance the detector in production with one that was fitted by the batches
+        of last week. Both were fitted by `partial_fit` or `fit_stream`.
+
+        Parameters
+        ----------
+        other : ReActDetector
+            A detector with the same head, `percentile` and `lower_percentile`.
+
+        q : sequence of float, default=(5, 25, 50, 75, 95)
+            The percentiles of the scores to compare, in percent.
+
+        confidence : float, default=0.95
+            The confidence of each interval by itself, a fraction in (0, 1). Of many
+            intervals, some leave out 0 by chance.
+
+        Returns
+        -------
+        drift : Drift
+            Clip, clipped share, rejected share and percentiles of the scores, each
+            before and after, with the interval of its change. Shares and scores are
+            those of the clip and the threshold of this detector.
+
+        Raises
+        ------
+        ValueError
+            If one of the two was not fitted by batches, or if they differ in the head,
+            the number of features, `per_unit`, `sample_size` or the percentiles.
+
+        See Also
+        --------
+        reactood.monitoring.ConformalMonitor : Raises an alarm while samples come in.
+
+        Notes
+        -----
+        Rows are taken as independent. Intervals of the clip and of the clipped share
+        count all rows, those of scores and of the rejected share the rows of the
+        sample. Those of the clip are never narrower than the buckets of the histogram.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from reactood import ReActDetector
+        >>> rng = np.random.default_rng(0)
+        >>> head = np.eye(3, 8), np.zeros(3)
+        >>> now = ReActDetector(head).partial_fit(rng.gamma(2.0, size=(200, 8)))
+        >>> later = ReActDetector(head).partial_fit(1.5 * rng.gamma(2.0, size=(200, 8)))
+        >>> drift = now.drift(later)
+        >>> drift.clip.moved
+        True
+        >>> print(drift.clip.before.round(1), drift.clip.after.round(1))
+        3.8 5.6
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(
+                f"confidence={confidence!r}; expected a fraction between 0 and 1."
+            )
+        for one in q:
+            check_range("q", one)
+        self._check_mergeable(other)
+        for name in ("percentile", "lower_percentile"):
+            own, others = getattr(self, name), getattr(other, name)
+            if own != others:
+                raise ValueError(
+                    f"The detectors differ in {name}, {own!r} and {others!r}; expected "
+                    "the same."
+                )
+        scorer, clip = self._scorer(self._fitted_head()), self._learned_clip()
+        views = [
+            StreamView(detector._stream, clip, scorer, confidence)
+            for detector in (self, other)
+        ]
+
+        def change(what):
+            return change_of(*(what(view) for view in views))
+
+        def of_clip(q, name):
+            if q is None or (q == self.percentile and self.threshold is not None):
+                return None
+            values = (getattr(detector, name) for detector in (self, other))
+            pairs = zip(views, values, strict=True)
+            return change_of(*(view.percentile(q, value) for view, value in pairs))
+
+        return Drift(
+            clip=of_clip(self.percentile, "activation_threshold_"),
+            lower_clip=of_clip(self.lower_percentile, "lower_activation_threshold_"),
+            clipped_share=change(StreamView.clipped_share),
+            rejected_share=change(lambda view: view.rejected_share(self.offset_)),
+            score_percentiles={
+                one: change(lambda view, one=one: view.score_percentile(one))
+                for one in q
+            },
+            confidence=confidence,
+        )
 
     def __getattr__(self, name):
         """Compute what follows from the stream when it is first asked for."""

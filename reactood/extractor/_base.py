@@ -35,7 +35,7 @@ from reactood._utils._validation import validate_array
 from reactood._utils._warnings import warn
 from reactood.extractor._extraction import fill
 from reactood.extractor._pass import warn_of_errors
-from reactood.extractor._sink import Rows
+from reactood.extractor._sink import Received, Rows
 
 
 class BaseFeatureExtractor(
@@ -156,14 +156,18 @@ class BaseFeatureExtractor(
         on_error="raise",
         errors=None,
     ):
-        """Return the features of all images, or write them to ``out``.
+        """Return the features of all images, or give them to ``out``.
 
         ``get_engine(device, batch_size)`` returns what runs the backbone, and
         ``store(device)`` opens the rows of a cache. ``errors``, a dict, receives the
         errors of images that cannot be read, instead of a warning.
         """
-        n_rows = source.n_rows if out is None else source.length
-        sink = Rows(n_rows, self.n_features_out_, out)
+        sink: Rows | Received
+        if callable(out):
+            sink = Received(out, self.n_features_out_)
+        else:
+            n_rows = source.n_rows if out is None else source.length
+            sink = Rows(n_rows, self.n_features_out_, out)
         forward = Forward(
             lambda: self._frozen.backbone, get_engine, device, self.batch_size
         )

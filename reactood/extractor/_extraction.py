@@ -16,7 +16,7 @@ def fill(sink, source, forward, store, *, batch_size, on_error, verbose):
 
     Parameters
     ----------
-    sink : Rows
+    sink : Rows or Received
         Takes the features.
     source : ImageSource
         Gives the images.
@@ -44,9 +44,10 @@ def fill(sink, source, forward, store, *, batch_size, on_error, verbose):
         todo, twins = _missing(source, cached)
         if todo:
             sharing = Sharing(run, cached, batch_size=batch_size, verbose=verbose)
+            sink.hold(twins.values())
             sharing.compute(todo)
         for row, other in twins.items():
-            sink.write([row], sink.array[[other]])
+            sink.write([row], sink.read([other]))
             if other in run.errors:
                 run.errors[row] = run.errors[other]
     else:

@@ -227,7 +227,7 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         y : array-like of shape (n_samples,), default=None
             Not used, but for a warning if a DataLoader's rows come in another order.
 
-        out : None, path or ndarray, default=None
+        out : None, path, ndarray or callable, default=None
             As in `transform`.
 
         Returns
@@ -248,18 +248,20 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         X : images
             Any of the kinds listed in the notes.
 
-        out : None, path or ndarray, default=None
+        out : None, path, ndarray or callable, default=None
             Where the features go if not to memory: the path of an `.npy` file, which
             appears when it is complete, or a writable float32 array of the right
             shape, such as a :class:`numpy.memmap`. No other memory is then needed
-            than for the images of a batch.
+            than for the images of a batch. A function is called as
+            `out(rows, features)` with each batch as it comes: a list of row numbers,
+            in any order, and an array of their features.
 
         Returns
         -------
         features : ndarray of shape (n_samples, `n_features_out_`)
             Features, float32, in the order of `X`; `out` itself if it is an array, a
-            read-only memory map of the file if it is a path. NaN in the rows of
-            images that cannot be read, with `on_error="nan"`.
+            read-only memory map of the file if it is a path, None if it is a function.
+            NaN in the rows of images that cannot be read, with `on_error="nan"`.
 
         Raises
         ------
@@ -283,7 +285,7 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         X : images
             Any of the kinds listed in the notes.
 
-        out : None, path or ndarray, default=None
+        out : None, path, ndarray or callable, default=None
             As in `transform`.
 
         Returns

@@ -1,4 +1,4 @@
-"""Rows: takes features into memory, into an array of the user, or into a file."""
+"""Takes features into memory, an array of the user or a file, or hands them over."""
 
 import errno
 import os
@@ -62,6 +62,13 @@ class Rows:
         self.array[rows] = features
         self.n_written += len(rows)
 
+    def hold(self, rows):
+        """Make sure that these rows can be read again."""
+
+    def read(self, rows):
+        """Return rows that were written."""
+        return self.array[rows]
+
     def finish(self):
         """Return all rows as an array; a file as a read-only memory map.
 
@@ -95,6 +102,45 @@ class Rows:
     def _resize(self, n_rows):
         # Resized in place where possible, so that there are never two copies.
         self.array.resize((n_rows, self.width), refcheck=False)
+
+
+class Received:
+    """Hands features over to a function as they come, and keeps none of them.
+
+    Parameters
+    ----------
+    receive : callable
+        Takes the list of the rows, and their features as an array.
+    width : int
+        Features per row.
+    """
+
+    def __init__(self, receive, width):
+        self.receive = receive
+        self.width = width
+        self._held = {}
+
+    def hold(self, rows):
+        """Make sure that these rows can be read again, when they were written."""
+        self._held |= dict.fromkeys(rows)
+
+    def read(self, rows):
+        """Return rows that are held."""
+        return np.stack([self._held[row] for row in rows])
+
+    def write(self, rows, features):
+        """Hand over the features of these rows."""
+        features = np.broadcast_to(np.asarray(features), (len(rows), self.width))
+        for row, of_row in zip(rows, features, strict=True):
+            if row in self._held:
+                self._held[row] = of_row.copy()
+        self.receive(list(rows), np.array(features, np.float32))
+
+    def finish(self):
+        """Return nothing: all was handed over."""
+
+    def abandon(self):
+        """Do nothing: nothing was begun."""
 
 
 class _Part:
