@@ -37,6 +37,7 @@ bench: $(call stamp,bench)
 	$(BIN)/python benchmarks/surrogates.py
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/monitoring.py
+	$(BIN)/python benchmarks/streams.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build docs/auto_examples docs/api

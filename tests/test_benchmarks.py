@@ -23,6 +23,7 @@ def run(script, *arguments):
         "extraction.py",
         "search.py",
         "selection.py",
+        "streams.py",
         pytest.param("export.py", marks=pytest.mark.slow),
         pytest.param("memory_map.py", marks=pytest.mark.slow),
     ],
