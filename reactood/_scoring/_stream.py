@@ -114,6 +114,10 @@ class Stream:
             "per_unit": self.per_unit,
             "histogram": self.histogram.arrays(),
             "sample": self.sample.arrays(),
+            "exact": {
+                "q": np.array(list(self.exact), float),
+                "percentile": np.array(list(self.exact.values()), float),
+            },
         }
 
     @classmethod
@@ -128,6 +132,10 @@ class Stream:
             state["histogram"], is_pooled=not made.per_unit
         )
         made.sample = RowSample.of_arrays(made.sample_size, state["sample"])
+        exact = state["exact"]
+        made.exact = dict(
+            zip(exact["q"].tolist(), exact["percentile"].tolist(), strict=True)
+        )
         return made
 
 
