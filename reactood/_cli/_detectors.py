@@ -9,6 +9,7 @@ from sklearn.base import clone
 from reactood._cli import _models as models
 from reactood._cli._exit import UNREADABLE, say
 from reactood._cli._options import running, shows_progress
+from reactood._utils._response import parts_of, unfrozen
 from reactood.conformal import ConformalDetector
 from reactood.distributed import _row_scorer as row_scorer
 from reactood.distributed._row_scorer import reason_of

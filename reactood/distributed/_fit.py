@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from reactood._scoring._heads import fixed_head
+from reactood._scoring._row_sample import RowSample
 from reactood._utils._warnings import warn
 from reactood.distributed._columns import FEATURES, Column, find_column, names_of
 from reactood.distributed._features import Features, features_of, open_extractor
@@ -176,6 +177,7 @@ class Parts:
     def __init__(self, parcel, column, y, counter):
         self.extractor = None if parcel is None else open_extractor(parcel)
         self.column, self.y, self.counter = column, y, counter
+        self.seen: RowSample | None = None
 
     def __call__(self, table):
         """Return one row with what was counted, and how many rows were left out."""
@@ -198,6 +200,7 @@ class Parts:
             X = X[good] if self.extractor is not None else X
             y = None if self.y is None else table[self.y].to_numpy()[good]
             counted.partial_fit(X, y)
+            self._leave_out(counted._stream)
         state = pickle.dumps(counted) if len(good) else None
         return pa.table(
             {
@@ -207,6 +210,22 @@ class Parts:
                 "reason": pa.array([next(iter(reasons.values()), None)], pa.string()),
             }
         )
+
+    def _leave_out(self, stream):
+        """Leave out rows of a sample that cannot be in that of all rows.
+
+        That is so for hashes above the largest one that would be kept of the rows that
+        this actor has seen. A part then stays small, whatever the size of the sample.
+        """
+        sample = stream.sample
+        if self.seen is None:
+            self.seen = RowSample(sample.size, stream.n_features)
+        self.seen.merge(sample)
+        self.seen._sort_out()
+        arrays = sample.arrays()
+        kept = arrays["keys"].view(np.uint64) <= self.seen.limit
+        some = {name: array[kept] for name, array in arrays.items()}
+        stream.sample = RowSample.of_arrays(sample.size, some)
 
 
 def _steps_of(pipeline):
@@ -288,6 +307,7 @@ def _joined(detector, parts, raises):
         )
     whole.set_params(**clone(detector).get_params(deep=False))
     whole._take_head(fixed_head(whole.head, torch.zeros(1, whole.n_features_in_)))
+    whole.offset_  # noqa: B018 (what follows from the counts, and its errors)
     return whole
 
 

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import conv_net, write_pictures
+from sklearn.base import clone
 from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
 from torchvision import transforms
 
 from reactood import ReActDetector, make_react_pipeline
 from reactood.conformal import ConformalDetector
 from reactood.datasets import digits_classifier, list_images, load_digits_ood
-from reactood.distributed import score
+from reactood.distributed import fit, score
 from reactood.distributed._columns import Column, check_names, find_column
 from reactood.distributed._parcel import Parcel
 from reactood.distributed._pool import Pool
@@ -128,6 +131,48 @@ def test_rows_are_those_of_one_process(cluster, one_thread, pipeline, data):
     assert {row["decision"] for row in rows} == {"id", "ood", None}
 
 
+def test_fit_learns_what_one_process_learns(cluster, one_thread):
+    images = load_digits_ood().X_train[:400].copy()
+    images[7] = np.nan
+    # Fewer rows are kept than each actor sees.
+    pipeline = make_react_pipeline(
+        digits_classifier, on_error="nan", batch_size=BATCH, sample_size=50
+    )
+    extractor = clone(pipeline[0]).fit(images)
+    features, _ = extractor.transform_with_errors(images)
+    labels = np.where(np.arange(400) % 9 == 0, -1, 1)
+    expected = clone(pipeline[1]).partial_fit(features, labels)
+    dataset = dataset_of(images, rows=4 * BATCH)
+    dataset = dataset.add_column("label", label_of, batch_format="pyarrow")
+    with pytest.warns(
+        UserWarning, match="1 of 400 images could not be read and .* NaN"
+    ):
+        fitted = fit(
+            pipeline, dataset, column="image", y="label", workers=(2, 2), batch_size=32
+        )
+    assert_same(fitted[1], expected)
+    assert not hasattr(pipeline[1], "offset_")
+    scores = fitted.score_samples(images[:7])
+    np.testing.assert_array_equal(scores, expected.score_samples(features[:7]))
+
+
+def label_of(table):
+    """Return the column of labels: each ninth image is out-of-distribution."""
+    numbers = [int(name.split()[1]) for name in table["id"].to_pylist()]
+    return pa.array([-1 if number % 9 == 0 else 1 for number in numbers])
+
+
+def assert_same(detector, expected):
+    """Compare what was learned, and the state, bit for bit."""
+    for name in ("activation_threshold_", "offset_", "clipped_share_"):
+        assert getattr(detector, name) == getattr(expected, name)
+    assert detector.n_samples_seen_ == expected.n_samples_seen_
+    own, others = (one._stream.arrays() for one in (detector, expected))
+    for part in ("histogram", "sample"):
+        for name, array in own[part].items():
+            np.testing.assert_array_equal(array, others[part][name])
+
+
 # --- what is given, without a cluster -------------------------------------------------
 
 
@@ -224,6 +269,24 @@ def test_a_file_travels_as_it_is(pipeline, data, tmp_path):
         Parcel(tmp_path / "a.safetensors").open()
 
 
+def test_what_cannot_learn_from_parts(pipeline):
+    with pytest.raises(
+        TypeError, match="ConformalDetector cannot learn from parts; ex"
+    ):
+        fit(pipeline, Names("path"))
+    steps = make_pipeline(Normalizer(), ReActDetector())
+    with pytest.raises(
+        TypeError, match=r"has the steps \['Normalizer', 'ReActDetector"
+    ):
+        fit(steps, Names("path"))
+    with pytest.raises(ValueError, match=r"y='label' is none of the dataset's columns"):
+        fit(ReActDetector(), Names("features"), y="label")
+    with pytest.raises(
+        ValueError, match="features= keeps features of images; leave it"
+    ):
+        fit(ReActDetector(), Names("features"), features="folder")
+
+
 def test_what_is_no_detector():
     with pytest.raises(TypeError, match=r"IsolationForest.*It holds estimators of"):
         Parcel(IsolationForest(n_estimators=2).fit(np.eye(3)))
@@ -259,6 +322,35 @@ def test_files_contents_and_missing_values(cluster, one_thread, tmp_path):
         if same["score"] is not None:
             same = same | {"score": pytest.approx(same["score"], rel=1e-6)}
         assert row == same
+
+
+@pytest.mark.slow
+def test_features_are_kept_and_used_again(cluster, one_thread, data, tmp_path):
+    pipeline = make_react_pipeline(digits_classifier, batch_size=BATCH)
+    with pytest.raises(ValueError, match=r"contains NaN.*set on_error='nan' of the ex"):
+        fit(pipeline, dataset_of(data), workers=1)
+    pipeline.set_params(extractor__on_error="nan", detector__on_nan="reject")
+    folder = str(tmp_path / "features")
+    with pytest.warns(UserWarning, match="1 of 100 images"):
+        fitted = fit(pipeline, dataset_of(data), workers=1, features=folder)
+    expected, _ = fitted[0].transform_with_errors(data)
+    kept = parquet.read_table(folder).to_pylist()
+    kept = {row["id"]: row for row in kept}
+    assert len(kept) == N and set(kept["no. 0"]) == {"id", "features", "error"}
+    assert kept["no. 7"]["features"] is None and "NaN" in kept["no. 7"]["error"]
+    for i in (0, 50, 99):
+        assert kept[f"no. {i}"]["features"] == expected[i].tolist()
+    dataset = ray.data.read_parquet(folder)
+    with pytest.warns(UserWarning, match="1 of 100 images"):
+        assert_same(fit(fitted, dataset, workers=1)[1], fitted[1])
+    with pytest.raises(ValueError, match="extractor is not fitted; expected the one"):
+        fit(pipeline, dataset, workers=1)
+    with pytest.raises(FileExistsError, match=r"features='.*' exists already. Give an"):
+        fit(pipeline, dataset_of(data), workers=1, features=folder)
+    rows = {row.pop("id"): row for row in score(fitted, dataset).iter_rows()}
+    assert rows["no. 7"]["error"] == kept["no. 7"]["error"]
+    here = RowScorer(fitted).of_features(expected)
+    assert [rows[f"no. {i}"]["score"] for i in range(N)] == here["score"]
 
 
 @pytest.mark.slow
@@ -310,7 +402,7 @@ import os, sys, time
 import ray
 from ray.data.checkpoint import CheckpointConfig
 from reactood.datasets import digits_classifier
-from reactood.distributed import score
+from reactood.distributed import fit, score
 
 address, folder, seen = sys.argv[1:]
 ray.init(address, log_to_driver=False, logging_level="ERROR")
