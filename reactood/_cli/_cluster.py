@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 from reactood._cli import _models as models
 
@@ -58,6 +59,7 @@ class Cluster:
             self.options.ray,
             logging_level=level,
             log_to_driver=not self.options.quiet,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_own_places())}},
             **here,
         )
         logging.getLogger("ray.data").setLevel(level)
@@ -96,7 +98,18 @@ class Cluster:
             batch_size=self.pool.batch_size,
             preserve_order=True,
         )
-        for table in scores.iter_batches(batch_size=None, batch_format="pyarrow"):
+        tables = iter(scores.iter_batches(batch_size=None, batch_format="pyarrow"))
+        while True:
+            try:
+                table = next(tables, None)
+            except self.ray.exceptions.RayError as error:
+                # Its text is the traceback of another process; what it ends with tells.
+                reason = str(error).strip().splitlines()[-1]
+                raise RuntimeError(
+                    f"A process of the cluster failed: {reason}"
+                ) from error
+            if table is None:
+                return
             rows = table.select(self.table_columns).to_pylist()
             yield [row | {"path": os.fsdecode(row["path"])} for row in rows]
 
@@ -113,3 +126,13 @@ class Cluster:
             for i in range(0, len(paths), size)
         ]
         return self.ray.data.from_arrow(blocks)
+
+
+def _own_places():
+    """Return the folders where modules are found, but for those of the installation.
+
+    A file of the user's own may import others that stand beside it.
+    """
+    installed = sys.prefix, sys.base_prefix
+    places = [os.getcwd(), *map(os.path.abspath, filter(None, sys.path))]
+    return [place for place in dict.fromkeys(places) if not place.startswith(installed)]

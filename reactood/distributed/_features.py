@@ -48,6 +48,8 @@ def open_extractor(parcel):
 
 def of_actor(extractor):
     """Set an extractor to what an actor can do, and return it."""
+    if str(extractor.device).startswith("cuda:"):
+        extractor.set_params(device="cuda")  # an actor sees no other GPUs than its own
     # Processes of a process that Ray watches would outlive it; threads read files.
     return extractor.set_params(num_workers=0, verbose=False)
 

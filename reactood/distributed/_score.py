@@ -127,7 +127,7 @@ def score(
     column = find_column(dataset, column)
     check_names(names_of(dataset, look=False), scorer.columns, column)
     pool = Pool(
-        scorer.extractor,
+        None if column == FEATURES else scorer.extractor,
         workers=workers,
         num_cpus=num_cpus,
         num_gpus=num_gpus,

@@ -4,6 +4,7 @@ One test that needs a cluster runs by default: each process that shares the test
 otherwise start a cluster of its own.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -64,7 +65,10 @@ def cluster():
     # Actors cannot import this file.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.shutdown()
+        gc.collect()  # some versions of Ray leave the end of processes to this
 
 
 @pytest.fixture
@@ -287,6 +291,22 @@ def test_what_cannot_learn_from_parts(pipeline):
         fit(ReActDetector(), Names("features"), features="folder")
 
 
+def test_options_that_do_not_go_together(detector, run, capsys):
+    arguments = "score", detector, "new", "--ray", "local"
+    for option in (("--cache", "folder"), ("--workers", 2)):
+        assert run(*arguments, *option) == 2
+        assert "do not go together with --ray" in capsys.readouterr().err
+
+
+def test_the_command_without_ray(detector, digits, run, capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    arguments = "score", detector, digits / "new", "--ray", "local"
+    model = "--model", "reactood.datasets:digits_classifier"
+    assert run(*arguments, *model, "-o", tmp_path / "scores.csv") == 1
+    assert "--ray needs Ray: pip install 'reactood[ray]'" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
 def test_what_is_no_detector():
     with pytest.raises(TypeError, match=r"IsolationForest.*It holds estimators of"):
         Parcel(IsolationForest(n_estimators=2).fit(np.eye(3)))
@@ -425,6 +445,7 @@ scores = score(
     column="path",
     model=digits_classifier,
     workers=1,
+    num_cpus=0.5,  # of the two cores, reading and the checkpoint's filter take one each
     batch_size=5,
 )
 scores.write_parquet(f"{folder}/scores")
