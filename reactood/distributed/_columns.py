@@ -1,5 +1,6 @@
 """Columns of datasets: which one holds the images, and what is in it."""
 
+import io
 import os
 import warnings
 from typing import Any
@@ -104,8 +105,8 @@ class Column:
             self.values = column.to_pylist()
         elif self.are_paths:  # names of files that are no text
             self.values = [os.fsdecode(path) for path in column.to_pylist()]
-        elif binary:
-            self.values = column.to_pylist()
+        elif binary:  # bytes alone might be the name of a file
+            self.values = [io.BytesIO(content) for content in column.to_pylist()]
         elif pa.types.is_fixed_size_list(kind):
             flat = column.combine_chunks().flatten()
             self.values = flat.to_numpy().reshape(-1, kind.list_size)
