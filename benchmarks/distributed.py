@@ -12,6 +12,7 @@ the others do, which the load shows.
 """
 
 import argparse
+import logging
 import multiprocessing
 import os
 import statistics
@@ -139,6 +140,7 @@ def main():
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     print(f"{machine()}, ray {ray.__version__}")
     found = {}
