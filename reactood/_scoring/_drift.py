@@ -13,7 +13,7 @@ from reactood._scoring._scores import percentile_of_counted
 class Change:
     """A number before and after, and an interval for its change.
 
-    Attributes
+    Parameters
     ----------
     before, after : float, or ndarray of shape (n_features,)
         The number in the first stream and in the second.
@@ -44,7 +44,7 @@ class Change:
 class Drift:
     """What :meth:`reactood.ReActDetector.drift` found; `print` shows it as a table.
 
-    Attributes
+    Parameters
     ----------
     clip : Change or None
         Of the upper clip, the percentile of the activations. None for a clip that is

@@ -84,11 +84,11 @@ class StreamingMixin(BaseEstimator):
         more than 512 KiB per unit.
 
         `offset_` comes from a random sample of `sample_size` distinct rows, those with
-        the smallest hashes of their bits, which takes `4 * sample_size * n_features`
-        bytes: 82 MB for 10,000 rows of 2,048 features. The share of new ID rows that
-        `offset_` rejects then varies by chance: with `contamination=0.05`, it lies
-        between 4.59 % and 5.44 % in 95 of 100 samples of 10,000 rows, and between
-        4.81 % and 5.19 % with 50,000.
+        the smallest hashes of their bits. With some room for new rows, it takes
+        `5 * sample_size * n_features` bytes: 102 MB for 10,000 rows of 2,048 features.
+        The share of new ID rows that `offset_` rejects then varies by chance: with
+        `contamination=0.05`, it lies between 4.59 % and 5.44 % in 95 of 100 samples of
+        10,000 rows, and between 4.81 % and 5.19 % with 50,000.
 
         `clipped_share_` is exact but for the bucket of the clip.
 
