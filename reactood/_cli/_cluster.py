@@ -58,7 +58,7 @@ class Cluster:
         self.ray.init(
             self.options.ray,
             logging_level=level,
-            log_to_driver=not self.options.quiet,
+            log_to_driver=False,  # what Ray's own processes say when they end
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_own_places())}},
             **here,
         )
