@@ -204,6 +204,7 @@ def test_rows_that_do_not_count():
     rejecting = make(on_nan="reject").fit_stream(np.array_split(with_nan, 5))
     assert_same(rejecting, expected)
     rejecting.partial_fit(np.full((4, 16), np.nan))
+    rejecting.partial_fit(X[:4], np.full(4, -1))
     assert_same(rejecting, expected)
 
 

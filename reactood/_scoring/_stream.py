@@ -36,7 +36,7 @@ class Stream:
 
     @property
     def n_rows(self):
-        return int(self.histogram.counts.sum()) // self.n_features
+        return self.histogram.n // (self.n_features if self.histogram.is_pooled else 1)
 
     @property
     def shape(self):
