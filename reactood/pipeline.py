@@ -243,8 +243,8 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
 
     **parameters
         Parameters of either step by name. Of the extractor: `layer`, `preprocess`,
-        `batch_size`, `device`, `precision`, `engine`, `num_workers`, `cache`,
-        `on_error`, `verbose`. Of the detector:
+        `batch_size`, `device`, `precision`, `engine`, `decoder`, `num_workers`,
+        `cache`, `on_error`, `verbose`. Of the detector:
         `percentile`, `threshold`, `lower_percentile`, `per_unit`, `score_function`,
         `temperature`, `contamination`, `head`, `on_nan`, `check_score`, `sample_size`.
         `batch_size` and `device` by themselves mean the extractor's;

@@ -49,6 +49,8 @@ class BaseFeatureExtractor(
 
     __metadata_request__transform: ClassVar = {"out": UNUSED}
 
+    decoder = "pillow"  # a subclass may have it as a parameter
+
     _parameter_constraints: ClassVar[dict] = {
         "model": [str, nn.Module, callable],
         "weights": "no_validation",
@@ -142,7 +144,7 @@ class BaseFeatureExtractor(
     def _open(self, X, transform, *, reset, missing_ok=False):
         return open_source(
             X,
-            preparation_of(self.preprocess, transform),
+            preparation_of(self.preprocess, transform, self.decoder),
             validate=functools.partial(
                 validate_array, self, reset=reset, dtype="numeric", allow_nd=True
             ),

@@ -67,6 +67,7 @@ class Benchmark:
             task.model,
             weights=task.weights,
             preprocess=task.preprocess,
+            decoder="pillow",  # as published figures were made
             cache=FeatureCache(self.out / "cache"),
             verbose=progress,
             **options,
