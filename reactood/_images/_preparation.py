@@ -34,6 +34,7 @@ from reactood._images._pixels import (
     as_rgb_or_grey,
     check_plain,
     no_image,
+    pixels_together,
 )
 from reactood._utils._tensors import as_tensor
 
@@ -142,7 +143,13 @@ class Preparation:
                 for x in (mean, std)
             ]
         mean, std = self.moments[batch.device]
-        return batch.sub_(mean).div_(std)
+        if not pixels_together(batch):
+            return batch.sub_(mean).div_(std)
+        # Whole rows of an image at once: three numbers at a time would be slow.
+        n_channels, width = batch.shape[1], batch.shape[3]
+        rows = batch.movedim(1, -1).flatten(-2)
+        mean, std = (x.flatten().expand(n_channels).repeat(width) for x in (mean, std))
+        return rows.sub_(mean).div_(std).unflatten(-1, (width, -1)).movedim(-1, 1)
 
     def _pixels_of_jpeg(self, item):
         """Return the pixels of a file without Pillow; None where Pillow must read it.

@@ -25,6 +25,7 @@ from reactood._images._codec import (
     jpeg_in,
     problem_of_torchcodec,
 )
+from reactood._images._collate import collate
 from reactood._images._files import decode
 from reactood._images._pixels import read_image
 from reactood._images._preparation import Preparation, preparation_of
@@ -510,3 +511,28 @@ def test_images_that_are_open_are_pillows(by_codec):
 def test_decoder_is_checked():
     with pytest.raises(ValueError, match="'decoder' parameter of TorchFeatureExtrac"):
         TorchFeatureExtractor(conv_net, decoder="opencv").fit(torch.ones(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("n_means", [1, 3])
+def test_pixels_that_lie_together_are_scaled_alike(n_means, rng):
+    steps = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Normalize([0.4, 0.5, 0.6][:n_means], [0.1, 0.2, 0.3][:n_means]),
+        ]
+    )
+    prepare = Preparation(steps, rgb=True)
+    apart = [torch.from_numpy(rng.integers(0, 256, (3, 5, 7), dtype=np.uint8))] * 2
+    together = [
+        x.contiguous().movedim(0, -1).contiguous().movedim(-1, 0) for x in apart
+    ]
+    batches = [
+        collate(list(enumerate(images)))[1][0][1]
+        for images in (apart, together, [together[0], apart[1]])
+    ]
+    assert [batch.is_contiguous() for batch in batches] == [True, False, False]
+    finished = [prepare.finish(batch) for batch in batches]
+    expected = torch.stack([steps(x.movedim(0, -1).numpy()) for x in apart])
+    for batch in finished:
+        assert batch.equal(expected)
+    assert finished[1].is_contiguous(memory_format=torch.channels_last)
