@@ -8,6 +8,7 @@ displays need matplotlib.
 from reactood.inspection._classifier import as_classifier
 from reactood.inspection._contact_sheet import ContactSheetDisplay
 from reactood.inspection._curve import MetricCurveDisplay
+from reactood.inspection._decision import explain_decision
 from reactood.inspection._drop import EnergyDropDisplay
 from reactood.inspection._explain import explain_clipping
 from reactood.inspection._histogram import ActivationHistogramDisplay
@@ -25,4 +26,5 @@ __all__ = [
     "ScoreDistributionDisplay",
     "as_classifier",
     "explain_clipping",
+    "explain_decision",
 ]
