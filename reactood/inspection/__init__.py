@@ -9,6 +9,7 @@ from reactood.inspection._classifier import as_classifier
 from reactood.inspection._contact_sheet import ContactSheetDisplay
 from reactood.inspection._curve import MetricCurveDisplay
 from reactood.inspection._decision import explain_decision
+from reactood.inspection._decision_bars import DecisionDisplay
 from reactood.inspection._drop import EnergyDropDisplay
 from reactood.inspection._explain import explain_clipping
 from reactood.inspection._histogram import ActivationHistogramDisplay
@@ -20,6 +21,7 @@ __all__ = [
     "ActivationHistogramDisplay",
     "ActivationProfileDisplay",
     "ContactSheetDisplay",
+    "DecisionDisplay",
     "EnergyDropDisplay",
     "MetricCurveDisplay",
     "ReductionDisplay",

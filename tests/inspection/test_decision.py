@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reactood import ReActDetector
 from reactood._scoring._scores import SCORES
-from reactood.inspection import explain_clipping, explain_decision
+from reactood.inspection import DecisionDisplay, explain_clipping, explain_decision
 
 NAMES = sorted(SCORES)
 
@@ -125,3 +125,35 @@ def test_errors():
     detector = ReActDetector(head, check_score=False).fit(X_id)
     with pytest.raises(ValueError, match=r"head: Sequential.*expected a linear head"):
         explain_decision(detector, X, X_id)
+
+
+def test_display():
+    pytest.importorskip("matplotlib").use("Agg")
+    detector, X, X_id = made(7)
+    found = explain_decision(detector, X[:1], X_id)
+    display = DecisionDisplay.from_estimator(
+        detector, X[:1], X_id, n_units=2, n_classes=5, class_names=list("abcde")
+    )
+    names = [label.get_text() for label in display.ax_.get_yticklabels()]
+    first = names.index("clip") + 1
+    widths = np.array([bar.get_width() for bar in display.bars_])
+    lefts = np.array([bar.get_x() for bar in display.bars_])
+    for block in slice(first), slice(first, None):
+        reached = display.reference + widths[block].sum()
+        assert reached == pytest.approx(found.score[0])
+    largest = np.argsort(-np.abs(found.units[0]))[:2]
+    assert names[:2] == [f"unit {i}" for i in largest]
+    np.testing.assert_allclose(widths[:2], found.units[0][largest])
+    assert set(names[first:-1]) == set("abcde")
+    low, high = display.ax_.get_xlim()
+    assert low < lefts.min() and (lefts + np.maximum(widths, 0)).max() < high
+    ax = display.ax_.figure.add_subplot()
+    assert display.plot(ax).ax_ is ax
+
+
+def test_display_errors():
+    detector, X, X_id = made(7)
+    with pytest.raises(ValueError, match="Got 3 samples, expected one"):
+        DecisionDisplay.from_estimator(detector, X, X_id)
+    with pytest.raises(ValueError, match="n_units=0"):
+        DecisionDisplay.from_estimator(detector, X[:1], X_id, n_units=0)
