@@ -87,9 +87,10 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         - `"torchcodec"`: torchcodec, or an error if it cannot be used. Needs the extra
           `reactood[torchcodec]`, and torch 2.11 or later.
 
-        With torchcodec, a core reads about 2.5 times as many files per second. Decoded
-        pixels are equal. Of the resized ones, fewer than 1 of 100 differ, by at most 2
-        of 255. One image is compared with Pillow's when torchcodec is first used.
+        With torchcodec, a core reads two to two and a half times as many files per
+        second. Decoded pixels are equal. Of the resized ones of photos, fewer than 1
+        of 100 differ, by at most 2 of 255. One image is compared with Pillow's when
+        torchcodec is first used.
 
         .. versionadded:: 0.1
 
