@@ -62,6 +62,10 @@ def _without_labels(batch):
     return batch
 
 
+def _detects(pipeline):
+    return hasattr(pipeline.steps[-1][1], "detect")
+
+
 class ReActPipeline(Shown, Pipeline):
     """A :class:`~sklearn.pipeline.Pipeline` from images to decisions.
 
@@ -192,6 +196,24 @@ class ReActPipeline(Shown, Pipeline):
 
         detector._fit_passes(one_pass, exact=exact)
         return self
+
+    @available_if(_detects)
+    def detect(self, X):
+        """Return scores, decisions and classes; images pass through the network once.
+
+        Parameters
+        ----------
+        X : images
+            Whatever the first step takes.
+
+        Returns
+        -------
+        detection : Detection
+            A named tuple of `scores`, `labels` and `classes`, arrays of shape
+            (n_samples,), as `score_samples`, `predict` and `predict_class` return them.
+        """
+        steps, detector = parts_of(self)
+        return detector.detect(X if steps is None else steps.transform(X))
 
     def set_params(self, **params):
         """Set parameters of the pipeline or, as `step__parameter`, of its steps.

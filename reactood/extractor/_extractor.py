@@ -32,8 +32,9 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
     Parameters
     ----------
     model : str, callable or torch.nn.Module, default="resnet50"
-        The name of a torchvision classifier (`"timm/NAME"` for timm's), a function
-        without arguments that builds the model, or the model itself. Names and
+        The name of a torchvision classifier (`"timm/NAME"` for timm's, and
+        `"hf/OWNER/NAME"` or `"hf/FOLDER"` for those of Hugging Face's transformers), a
+        function without arguments that builds the model, or the model itself. Names and
         functions are cheap to clone; a module is copied with its weights each time.
 
     weights : str, torchvision weights or None, default="DEFAULT"
@@ -155,6 +156,12 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
     that has no torchcodec. A detector in a file that was saved before there was a
     choice is loaded with `decoder="pillow"`. A cache keeps the features of the two
     apart.
+
+    Other inputs: float rows (n_samples, n_columns); dicts of arrays with one row per
+    sample, which the model gets as arguments by name, such as `input_ids` and
+    `attention_mask`; a matrix of integers, which stay integers where the model has
+    embeddings and takes them, and become float32 elsewhere. Wrap a dict as
+    :class:`~reactood.datasets.InputDict` for cross-validation.
 
     While `fit` builds and proves a model, and while a name is built again, the default
     random generators of torch, numpy and Python are seeded, and put back afterwards: a
