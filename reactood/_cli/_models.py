@@ -114,7 +114,8 @@ def load_function(text):
         If there is no such file, module or function.
     """
     if with_text := re.fullmatch(r"(.+:\w+)\(([^()]*)\)", text):
-        return functools.partial(load_function(with_text[1]), with_text[2])
+        build = functools.partial(load_function(with_text[1]), with_text[2])
+        return _called(build, text)
     place, _, name = text.rpartition(":")
     if place.endswith(".py"):
         if not Path(place).is_file():

@@ -1,6 +1,12 @@
 """The suites imagenet-val, cifar10-sample and own, on small folders of their layout."""
 
+import csv
+import io
 import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +89,14 @@ def run(*arguments):
 
 def result_of(out):
     return json.loads((out / "report.json").read_text())
+
+
+def table_of(out):
+    """Return the rows of the table that benchmarks/measured.py makes of a report."""
+    script = Path(__file__).parents[2] / "benchmarks/measured.py"
+    command = [sys.executable, script, f"tiny={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(csv.reader(io.StringIO(done.stdout)))
 
 
 def test_imagenet_val(data, net, tmp_path):
@@ -170,7 +184,7 @@ def test_cifar10_sample(data, net, tmp_path):
     out = tmp_path / "out"
     run(
         *("cifar10-sample", "--data", data, "--model", f"{net}:load(ab)"),
-        *("--out", out, "--methods", "energy,tuned"),
+        *("--out", out, "--methods", "msp,energy,energy+react,tuned"),
     )
     result = result_of(out)
     assert result["counts"] == {
@@ -182,6 +196,19 @@ def test_cifar10_sample(data, net, tmp_path):
     }
     assert result["model"].endswith(":load(ab)")
     assert any("lossy JPEG" in note for note in result["notes"])
+    first, *rows = table_of(out)
+    assert first == [
+        *("network", "OOD images", "MSP", "Energy", "ReAct at 90"),
+        *("chosen without OOD data", "best rule"),
+    ]
+    assert [row[:2] for row in rows] == [
+        ["tiny", cell["ood"]] for cell in result["methods"][0]["ood"]
+    ]
+    msp = result["methods"][0]["ood"][2]
+    lines = rows[2][2].splitlines()
+    for line, key in zip(lines, ("auroc", "fpr95"), strict=True):
+        low, high = msp[f"{key}_low"], msp[f"{key}_high"]
+        assert line == f"| {100 * msp[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def test_all_small_images_go_through_one_jpeg_step(tmp_path, rng):
@@ -208,8 +235,6 @@ def test_own_images_and_a_module_with_a_checkpoint(
     write(tmp_path / "other", 4, rng)
     monkeypatch.chdir(tmp_path)
     net.rename(tmp_path / "mynet_of_a_user.py")
-    import sys
-
     monkeypatch.syspath_prepend(tmp_path)
     from mynet_of_a_user import load
 
@@ -294,6 +319,8 @@ def test_functions_with_a_text_and_with_a_checkpoint(net, tmp_path):
         for text in ("a", "bb")
     )
     assert not torch.equal(short.fc.weight, long.fc.weight)
+    named = models.parse_model(f"{net}:load(a)", n_classes=10)
+    assert named.__qualname__ == "load(a)"  # what a detector's file shows
     file = tmp_path / "w.pt"
     torch.save(long.state_dict(), file)
     for text in (f"{net}:build={file}", f"{net}:load(a)={file}"):
@@ -348,8 +375,6 @@ def test_the_check_of_fit_is_in_the_report(tmp_path, monkeypatch):
 
     def fit_and_warn(self, X, y=None):
         if self.check_score:
-            import warnings
-
             warnings.warn(warning, UserWarning, stacklevel=2)
         return fit(self, X, y)
 
