@@ -32,6 +32,8 @@ def main():
 def rows(network, result):
     """Yield the rows of one network: one for each OOD set."""
     methods = {m["method"]: m for m in result["methods"] if "error" not in m}
+    if missing := {*METHODS.values(), "tuned"} - methods.keys():
+        sys.exit(f"{network} lacks {', '.join(missing)}: run with --methods features.")
     tuned = methods["tuned"]
     for place, cell in enumerate(tuned["ood"]):
 
