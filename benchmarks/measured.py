@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 METHODS = {"MSP": "msp", "Energy": "energy", "ReAct at 90": "energy+react"}
+NBSP, DASH = "\u00a0", "\u2013"  # a narrow column must not break its numbers
 HEADS = "network", "OOD images", *METHODS, "chosen without OOD data", "best rule"
 
 
@@ -60,13 +61,13 @@ def choice(tuned):
 
 
 def shown(cell, *more):
-    """Return a cell of several lines: AUROC, FPR95, and what was used."""
-    lines = [
-        f"{100 * cell[key]:.1f} "
-        f"[{100 * cell[f'{key}_low']:.1f}, {100 * cell[f'{key}_high']:.1f}]"
+    """Return a cell of several lines: AUROC / FPR95, their intervals, what was used."""
+    values = f"{100 * cell['auroc']:.1f}{NBSP}/{NBSP}{100 * cell['fpr95']:.1f}"
+    intervals = [
+        f"{100 * cell[f'{key}_low']:.1f}{DASH}{100 * cell[f'{key}_high']:.1f}"
         for key in ("auroc", "fpr95")
     ]
-    return "\n".join(f"| {line}" for line in [*lines, *more])
+    return "\n".join(f"| {line}" for line in [values, *intervals, *more])
 
 
 if __name__ == "__main__":

@@ -393,12 +393,14 @@ def test_the_table_of_the_documentation(tmp_path):
         ["tiny", cell["ood"]] for cell in result["methods"][0]["ood"]
     ]
     msp = result["methods"][0]["ood"][2]
-    lines = rows[2][2].splitlines()
-    for line, key in zip(lines, ("auroc", "fpr95"), strict=True):
+    pair, *intervals = rows[2][2].splitlines()
+    values = f"{100 * msp['auroc']:.1f} / {100 * msp['fpr95']:.1f}"
+    assert pair.replace("\u00a0", " ") == f"| {values}"
+    for line, key in zip(intervals, ("auroc", "fpr95"), strict=True):
         low, high = msp[f"{key}_low"], msp[f"{key}_high"]
-        assert line == f"| {100 * msp[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        assert line == f"| {100 * low:.1f}\u2013{100 * high:.1f}"
     chosen = result["methods"][3]["remark"]
     score = rows[0][5].splitlines()[-1].removeprefix("| ").split(",")[0]
     assert f"score_function='{score.replace(' ', '_')}'" in chosen
     best = max(m["ood"][0]["auroc"] for m in result["methods"])
-    assert rows[0][6].startswith(f"| {100 * best:.1f} [")
+    assert rows[0][6].startswith(f"| {100 * best:.1f}\u00a0/")
