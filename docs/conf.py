@@ -1,12 +1,28 @@
 """Sphinx configuration: `make docs` at the top of the repository builds the site."""
 
+import importlib.util
+import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+# One thread for each library: the examples are small, and threads that wait for each
+# other take many times as long on a machine that is busy. Libraries read these when
+# they are imported, so that this comes before any import.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import torch
 
 import reactood
 
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
 project = "reactood"
 author = "The reactood developers"
@@ -22,8 +38,10 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "benchmark_report",
+    "markdown_pages",
 ]
-exclude_patterns = ["_build", "_measured.rst"]
+exclude_patterns = ["_build", "_measured.rst", "sg_execution_times.rst"]
 templates_path = ["_templates"]
 default_role = "code"
 extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s")}
@@ -49,39 +67,83 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_signature": False,
     "write_computation_times": False,
+    "thumbnail_size": (560, 300),
 }
 
-# Links to the pages of other projects need the network while building, so that they
-# are made on demand only: INTERSPHINX=1 make docs
+# Links to the pages of other projects need the network while building. An inventory
+# that cannot be reached is a warning, so that they are made on demand only:
+# INTERSPHINX=1 make docs
 if os.environ.get("INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
         "python": ("https://docs.python.org/3", None),
         "numpy": ("https://numpy.org/doc/stable", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy", None),
         "sklearn": ("https://scikit-learn.org/stable", None),
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
+
+# Formulas are drawn by a copy of MathJax in the site, so that they need no network. One
+# file is enough: as SVG, they need no fonts.
+_mathjax = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
+MATHJAX = _mathjax / "static" / "mathjax" / "tex-svg.js"
+mathjax_path = "tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}
 
 # Prompts and outputs stay behind when a block is copied.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+# Where the site and the repository are is known where they are published: DOCS_URL is
+# the address above all versions; GitHub's runners set the others.
+SITE = os.environ.get("DOCS_URL", "/")
+html_baseurl = f"{SITE}{version}/" if "DOCS_URL" in os.environ else ""
+llms_summary = "Out-of-distribution detection with ReAct for scikit-learn and PyTorch."
+
+
+def _repository():
+    """Return the address of the repository, or None if this is a copy without one."""
+    if name := os.environ.get("GITHUB_REPOSITORY"):
+        return f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{name}"
+    command = ["git", "-C", str(ROOT), "config", "remote.origin.url"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return None
+    url = answer.stdout.strip().removesuffix(".git")
+    url = re.sub(r"^git@([^:]+):", r"https://\1/", url)
+    return url if url.startswith("https://") else None
+
+
 html_theme = "pydata_sphinx_theme"
 html_title = "reactood"
 html_static_path = ["_static"]
 html_css_files = ["reactood.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_theme_options = {
+    "logo": {
+        "image_light": "_static/logo-light.svg",
+        "image_dark": "_static/logo-dark.svg",
+        "alt_text": "reactood",
+    },
+    "switcher": {"json_url": "_static/switcher.json", "version_match": version},
+    "check_switcher": False,  # it is written at the end of the build
     "navigation_with_keys": False,
     "show_prev_next": True,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
-    "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 5,
+    "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {"install": [], "quickstart": [], "changelog": []}
+if repository := _repository():
+    html_theme_options["icon_links"] = [
+        {"name": "Repository", "url": repository, "icon": "fa-solid fa-code-branch"}
+    ]
+_alone = "install", "quickstart", "changelog", "cheatsheet", "faq", "glossary", "cite"
+html_sidebars = {name: [] for name in _alone}
 
 
 def _append_changelog(app, docname, source):
@@ -99,6 +161,19 @@ def _append_changelog(app, docname, source):
     source[0] += text.replace("`", "``")
 
 
+def _add_files(app, exception):
+    """Copy MathJax, and write the list of versions from docs/versions.json."""
+    if exception is not None or app.builder.name != "html":
+        return
+    static = Path(app.outdir, "_static")
+    shutil.copy(MATHJAX, static)
+    versions = json.loads((ROOT / "docs" / "versions.json").read_text(encoding="utf-8"))
+    for entry in versions:
+        entry["url"] = SITE + entry.pop("path")
+    (static / "switcher.json").write_text(json.dumps(versions), encoding="utf-8")
+
+
 def setup(app):
     """Register what this file adds to Sphinx."""
     app.connect("source-read", _append_changelog)
+    app.connect("build-finished", _add_files)
