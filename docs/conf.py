@@ -40,6 +40,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "benchmark_report",
     "markdown_pages",
+    "thumbnails",
 ]
 exclude_patterns = ["_build", "_measured.rst", "sg_execution_times.rst"]
 templates_path = ["_templates"]
@@ -67,7 +68,18 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_signature": False,
     "write_computation_times": False,
-    "thumbnail_size": (560, 300),
+    "thumbnail_size": (560, 350),
+}
+gallery_thumbnails = {
+    "plot_digits_ood": (2, 0.33, 1),
+    "plot_no_ood_selection": (2, 0, 0.51),
+    "plot_own_head": (1, 0, 0.52),
+    "plot_paper_batchnorm": (1, 0, 0.52),
+    "plot_paper_figure1": (1, 0, 0.34),
+    "plot_paper_percentiles": (1, 0.34, 0.67),
+    "plot_paper_scores": (1, 0, 0.54),
+    "plot_paper_theory": (1, 0, 0.5),
+    "plot_which_score": (1, 0, 0.51),
 }
 
 # Links to the pages of other projects need the network while building. An inventory
@@ -97,7 +109,10 @@ copybutton_prompt_is_regexp = True
 # Where the site and the repository are is known where they are published: DOCS_URL is
 # the address above all versions; GitHub's runners set the others.
 SITE = os.environ.get("DOCS_URL", "/")
-html_baseurl = f"{SITE}{version}/" if "DOCS_URL" in os.environ else ""
+VERSIONS = json.loads((ROOT / "docs" / "versions.json").read_text(encoding="utf-8"))
+if "DOCS_URL" in os.environ:
+    (_own,) = [entry for entry in VERSIONS if entry["version"] == version]
+    html_baseurl = SITE + _own["path"]
 llms_summary = "Out-of-distribution detection with ReAct for scikit-learn and PyTorch."
 
 
@@ -132,7 +147,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 5,
+    "header_links_before_dropdown": 4,
     "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -161,19 +176,26 @@ def _append_changelog(app, docname, source):
     source[0] += text.replace("`", "``")
 
 
+def _group_gallery(app, docname, source):
+    """Show the gallery in the groups of its header, without one more list of all."""
+    if docname == "auto_examples/index":
+        header = ROOT / "examples" / "GALLERY_HEADER.rst"
+        source[0] = header.read_text(encoding="utf-8")
+        app.env.note_dependency(str(header))
+
+
 def _add_files(app, exception):
     """Copy MathJax, and write the list of versions from docs/versions.json."""
     if exception is not None or app.builder.name != "html":
         return
     static = Path(app.outdir, "_static")
     shutil.copy(MATHJAX, static)
-    versions = json.loads((ROOT / "docs" / "versions.json").read_text(encoding="utf-8"))
-    for entry in versions:
-        entry["url"] = SITE + entry.pop("path")
-    (static / "switcher.json").write_text(json.dumps(versions), encoding="utf-8")
+    links = [entry | {"url": SITE + entry["path"]} for entry in VERSIONS]
+    (static / "switcher.json").write_text(json.dumps(links), encoding="utf-8")
 
 
 def setup(app):
     """Register what this file adds to Sphinx."""
     app.connect("source-read", _append_changelog)
+    app.connect("source-read", _group_gallery)
     app.connect("build-finished", _add_files)

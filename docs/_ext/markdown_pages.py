@@ -68,12 +68,12 @@ def _below(env, docname):
 
 
 def _summary(path):
-    """Return the first sentence of a Markdown file that is plain text."""
+    """Return the first sentence of a Markdown file, or nothing if it has no prose."""
     for paragraph in path.read_text(encoding="utf-8").split("\n\n"):
-        text = " ".join(paragraph.split())
-        if re.match(r"[A-Z`*\[]", text) and text[-1] in ".:":
-            text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
-            return re.split(r"(?<=[.:])\s", text)[0]
+        text = re.sub(r" ?\[\[\d+\]\]\([^)]*\)", "", " ".join(paragraph.split()))
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+        if re.match(r"[A-Z`]", text) and (found := re.match(r".+?\.(?=\s|$)", text)):
+            return found.group()
     return ""
 
 
