@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 # One thread for each library: the examples are small, and threads that wait for each
@@ -33,6 +34,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_copybutton",
@@ -83,17 +85,32 @@ gallery_thumbnails = {
 }
 
 # Links to the pages of other projects need the network while building. An inventory
-# that cannot be reached is a warning, so that they are made on demand only:
-# INTERSPHINX=1 make docs
-if os.environ.get("INTERSPHINX"):
-    extensions.append("sphinx.ext.intersphinx")
-    intersphinx_mapping = {
-        "python": ("https://docs.python.org/3", None),
-        "numpy": ("https://numpy.org/doc/stable", None),
-        "scipy": ("https://docs.scipy.org/doc/scipy", None),
-        "sklearn": ("https://scikit-learn.org/stable", None),
-        "torch": ("https://docs.pytorch.org/docs/stable", None),
-    }
+# that cannot be reached would be a warning, so it is left out; INTERSPHINX=0 asks for
+# none.
+INVENTORIES = {
+    "python": "https://docs.python.org/3/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "scipy": "https://docs.scipy.org/doc/scipy/",
+    "sklearn": "https://scikit-learn.org/stable/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+}
+
+
+def _reachable(url):
+    """Return whether a project's inventory can be read."""
+    try:
+        urllib.request.urlopen(f"{url}objects.inv", timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+intersphinx_mapping = {}
+if os.environ.get("INTERSPHINX", "1") != "0":
+    for _project, _url in INVENTORIES.items():
+        if not _reachable(_url):
+            break  # most likely there is no network: do not wait for the others
+        intersphinx_mapping[_project] = (_url, None)
 
 # Formulas are drawn by a copy of MathJax in the site, so that they need no network. One
 # file is enough: as SVG, they need no fonts.
