@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import urllib.request
+import warnings
 from pathlib import Path
 
 # One thread for each library: the examples are small, and threads that wait for each
@@ -21,6 +23,14 @@ import torch
 import reactood
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def _short_warning(message, category, *_, **__):
+    """Return a warning of an example without the path of the machine that built it."""
+    return textwrap.fill(f"{category.__name__}: {message}", 88) + "\n"
+
+
+warnings.formatwarning = _short_warning
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
@@ -74,13 +84,20 @@ sphinx_gallery_conf = {
 }
 gallery_thumbnails = {
     "plot_digits_ood": (2, 0.33, 1),
+    "plot_displays": (2, 0, 1),
+    "plot_judging": (2, 0, 1),
     "plot_no_ood_selection": (2, 0, 0.51),
+    "plot_one_image_explained": (1, 0.28, 1),
     "plot_own_head": (1, 0, 0.52),
+    "plot_p_values": (1, 0, 1),
     "plot_paper_batchnorm": (1, 0, 0.52),
     "plot_paper_figure1": (1, 0, 0.34),
+    "plot_paper_layers": (1, 0, 0.84),
+    "plot_paper_normalisation": (1, 0, 1),
     "plot_paper_percentiles": (1, 0.34, 0.67),
     "plot_paper_scores": (1, 0, 0.54),
     "plot_paper_theory": (1, 0, 0.5),
+    "plot_percentile_search": (1, 0, 0.83),
     "plot_which_score": (1, 0, 0.51),
 }
 

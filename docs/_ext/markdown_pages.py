@@ -14,7 +14,7 @@ from markdownify import MarkdownConverter
 # What only a browser needs: anchors of headings, buttons, links to downloads.
 NOT_COPIED = (
     "a.headerlink, script, style, svg, .sphx-glr-download-link-note,"
-    ".sphx-glr-footer, .sphx-glr-signature, .only-dark, .mejs-screen-only"
+    ".sphx-glr-footer, .sphx-glr-signature, .sphx-glr-thumbnail-title, .only-dark"
 )
 
 
@@ -33,6 +33,8 @@ def to_markdown(body):
     soup = BeautifulSoup(body, "html.parser")
     for element in soup.select(NOT_COPIED):
         element.decompose()
+    for kind in soup.select("span.classifier"):  # of a parameter: "name : kind"
+        kind.insert(0, " : ")
     for link in soup.find_all("a", href=True):
         if "://" not in link["href"]:
             link["href"] = re.sub(r"\.html(?=#|$)", ".md", link["href"])

@@ -66,7 +66,7 @@ def draw(measured, names, path, colours):
     """Draw one histogram for each detector, with the threshold that keeps 95 %."""
     ink = colours["ink"]
     style = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color"), ink)
-    style |= {"axes.edgecolor": ink, "font.size": 13, "svg.hashsalt": "reactood"}
+    style |= {"axes.edgecolor": ink, "font.size": 15, "svg.hashsalt": "reactood"}
     with plt.rc_context(style):
         fig, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
         for ax, (title, (new, ood, fpr)) in zip(axes, measured.items(), strict=True):
@@ -86,7 +86,7 @@ def draw(measured, names, path, colours):
             ax.set_title(f"{title}: {100 * fpr:.1f} % accepted", fontweight="bold")
             ax.set(xlabel="energy score", yticks=[])
             ax.spines[["top", "right", "left"]].set_visible(False)
-        axes[1].legend(frameon=False, loc="upper left")
+        axes[1].legend(frameon=False, loc="upper right")
         fig.savefig(path, transparent=True, metadata={"Date": None})
         plt.close(fig)
 
