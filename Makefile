@@ -38,6 +38,7 @@ bench: $(call stamp,bench)
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/monitoring.py
 	$(BIN)/python benchmarks/streams.py
+	$(BIN)/python benchmarks/distributed.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build docs/auto_examples docs/api

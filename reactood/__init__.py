@@ -32,6 +32,7 @@ _MODULES = {
     "conformal",
     "datasets",
     "detector",
+    "distributed",
     "export",
     "extractor",
     "inspection",

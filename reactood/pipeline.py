@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
@@ -14,6 +15,7 @@ from reactood._networks._head import ModelHead, find_head
 from reactood._utils._display import Shown
 from reactood._utils._messages import did_you_mean
 from reactood._utils._response import parts_of
+from reactood._utils._sklearn import _wrap_data_with_container
 from reactood.detector import ReActDetector
 from reactood.extractor._extractor import TorchFeatureExtractor
 
@@ -38,8 +40,26 @@ def _is_of_batches(X):
     if isinstance(X, DataLoader | Dataset | str | os.PathLike) or hasattr(X, "shape"):
         return False
     if isinstance(X, list | tuple):
-        return len(X) > 0 and np.ndim(X[0]) == 4
+        return len(X) > 0 and _is_batch(X[0])
     return hasattr(X, "__iter__") and not hasattr(X, "__len__")
+
+
+def _is_batch(images):
+    """Return whether this holds several images, and is not one."""
+    if isinstance(images, list | tuple) and images:
+        first = images[0]
+        if isinstance(first, str | os.PathLike | Image.Image):
+            return True
+        if hasattr(first, "ndim"):
+            return first.ndim >= 3
+    return np.ndim(images) == 4
+
+
+def _without_labels(batch):
+    """Return the images of a batch, which may be a pair of images and labels."""
+    if isinstance(batch, list | tuple) and batch and getattr(batch[0], "ndim", 0) == 4:
+        return batch[0]
+    return batch
 
 
 class ReActPipeline(Shown, Pipeline):
@@ -107,7 +127,8 @@ class ReActPipeline(Shown, Pipeline):
         X : images or iterable of images
             A DataLoader, a folder or whatever else the extractor takes; or an iterable
             of batches, each of which the extractor takes, such as a generator of
-            arrays of shape (n, height, width, 3). Labels are ignored.
+            arrays of shape (n, height, width, 3), or of lists of paths. A batch may
+            also be a pair of such an array and labels, which are ignored.
 
         exact : bool, default=False
             Whether to go through all images a second time for a clip that equals
@@ -156,13 +177,17 @@ class ReActPipeline(Shown, Pipeline):
             nonlocal fitted
 
             def learn(rows, features):
+                # As `fit` would see them, after `set_output` with names.
+                features = _wrap_data_with_container(
+                    "transform", features, None, extractor
+                )
                 for _, step in between:
                     features = step.transform(features)
                 receive(features)
 
             for images in X if _is_of_batches(X) else [X]:
                 method = extractor.transform if fitted else extractor.fit_transform
-                method(images, out=learn)
+                method(_without_labels(images), out=learn)
                 fitted = True
 
         detector._fit_passes(one_pass, exact=exact)

@@ -25,6 +25,7 @@ def run(script, *arguments):
         "selection.py",
         "streams.py",
         pytest.param("export.py", marks=pytest.mark.slow),
+        pytest.param("distributed.py", marks=pytest.mark.slow),
         pytest.param("memory_map.py", marks=pytest.mark.slow),
     ],
 )

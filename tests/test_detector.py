@@ -1,5 +1,6 @@
 """ReActDetector against a few lines of numpy, and every promise of its docstring."""
 
+import gc
 import pickle
 import warnings
 from types import SimpleNamespace
@@ -1121,6 +1122,21 @@ def test_the_check_of_the_score_reads_few_rows_of_a_memory_map(rng, tmp_path, re
         warnings.simplefilter("ignore", UserWarning)  # of a made-up head
         ReActDetector(head).fit(mapped)
     assert 0 < read.n - unchecked <= 2 * MOST_CHECKED * X.shape[1]
+
+
+def test_blocks_leave_nothing_behind(X, head):
+    """Small tensors between large ones make a process grow with its rows."""
+    n_tensors = []
+
+    def score(logits):
+        n_tensors.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
+        return logits.amax(dim=1)
+
+    detector = ReActDetector(head, score_function=score, batch_size=7).fit(X)
+    n_tensors.clear()
+    detector.score_samples(X)
+    assert len(n_tensors) == 29
+    assert n_tensors[-1] == n_tensors[1]
 
 
 def test_no_block_waits_for_a_count(X, head, monkeypatch):

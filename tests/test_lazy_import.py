@@ -13,7 +13,7 @@ from reactood.__main__ import COMMANDS
 
 HEAVY = (
     *("torch", "torchvision", "sklearn", "scipy", "numpy", "matplotlib"),
-    *("tqdm", "PIL", "joblib", "pyarrow"),
+    *("tqdm", "PIL", "joblib", "pyarrow", "ray"),
 )
 REPORT = """
 import json, resource, sys

@@ -1,12 +1,15 @@
 """Detectors that learn from batches, against `fit` on all rows at once."""
 
 import pickle
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import stats
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -18,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from reactood import ReActDetector, make_react_pipeline
 from reactood._scoring._stream import Stream
 from reactood.datasets import digits_classifier, load_digits_ood
+from reactood.persistence import load, save
 from reactood.pipeline import ReActPipeline
 
 RNG = np.random.default_rng(0)
@@ -200,6 +204,7 @@ def test_rows_that_do_not_count():
     rejecting = make(on_nan="reject").fit_stream(np.array_split(with_nan, 5))
     assert_same(rejecting, expected)
     rejecting.partial_fit(np.full((4, 16), np.nan))
+    rejecting.partial_fit(X[:4], np.full(4, -1))
     assert_same(rejecting, expected)
 
 
@@ -225,6 +230,9 @@ def test_loaders_and_lists_of_one():
         make().fit_stream([(X, X, X)])
     with pytest.raises(ValueError, match="There was no batch"):
         make().fit_stream([])
+    for matrix in (X, features):
+        with pytest.raises(ValueError, match=r"one matrix of shape \(900, 16\)"):
+            make().fit_stream(matrix)
 
 
 def test_partial_fit_and_fit_begin_anew():
@@ -245,6 +253,84 @@ def test_the_state_is_pickled_and_goes_on():
     assert_same(again.partial_fit(X[450:]), make(sample_size=100).fit_stream([X]))
     state = half.__getstate__()["_stream"]
     assert {type(value) for value in state.values()} == {int, bool, dict}
+
+
+@pytest.mark.parametrize("size", [1, 100, 800, 5000])
+def test_a_detector_merged_with_itself_has_seen_everything_twice(size):
+    params = {"sample_size": size, "threshold": 1.0}
+    detector = make(**params).fit_stream(np.array_split(X, 7))
+    expected = make(**params).fit_stream([X, X])._stream.arrays()
+    assert_equal_trees(detector.merge(detector)._stream.arrays(), expected)
+
+
+def test_an_exact_percentile_stays_exact_in_a_pickle_and_a_file(tmp_path):
+    detector = make(sample_size=50).fit_stream(np.array_split(X, 7), exact=True)
+    pickled = pickle.dumps(detector)  # before anything was asked for
+    path = tmp_path / "detector.safetensors"
+    save(detector, path)
+    for again in (pickle.loads(pickled), load(path)):
+        assert again.activation_threshold_ == np.percentile(X, 90)
+        again.set_params(contamination=0.1)
+        assert again.activation_threshold_ == np.percentile(X, 90)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_parameters_take_effect_at_once_whether_or_not_anything_was_asked(asked):
+    detector = make(sample_size=300).partial_fit(X)
+    if asked:
+        detector.predict(X)
+    detector.set_params(percentile=80, score_function="msp")
+    expected = make(sample_size=300, percentile=80, score_function="msp")
+    assert_same(detector, expected.partial_fit(X))
+    detector.set_params(per_unit=True)
+    with pytest.raises(ValueError, match="per_unit=True was False at the first"):
+        detector.predict(X)
+
+
+def test_threads_that_ask_at_the_same_time():
+    # Two of each row, so that counts would be added twice.
+    twice = np.concatenate([X, X])
+    expected = make(sample_size=1000).fit_stream([twice])._stream.sample.arrays()
+    sample = make(sample_size=1000).fit_stream([twice])._stream.sample
+    found = []
+    unique = np.unique
+
+    def slow_unique(*args, **kwargs):
+        time.sleep(0.05)  # other threads run meanwhile
+        return unique(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "unique", slow_unique)
+        threads = [
+            threading.Thread(target=lambda: found.append(sample.arrays()))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 3
+    for arrays in found:
+        assert_equal_trees(arrays, expected)
+
+
+def test_columns_of_another_order_are_not_merged():
+    pd = pytest.importorskip("pandas")
+    names = [f"unit{i}" for i in range(16)]
+    one = make().partial_fit(pd.DataFrame(X, columns=names))
+    two = make().partial_fit(pd.DataFrame(X, columns=names[::-1]))
+    with pytest.raises(ValueError, match="names of features"):
+        one.merge(two)
+    assert one.merge(make().partial_fit(X)).n_samples_seen_ == 2 * N
+
+
+def test_a_notebook_shows_why_nothing_follows_from_a_stream():
+    detector = make().partial_fit(X[:1] * 0)
+    assert "every input would look the same" in detector._repr_html_()
+    assert (
+        "no row was learned"
+        in make().partial_fit(X[:2], [-1, -1])._repr_html_().lower()
+    )
 
 
 def test_what_cannot_be_merged():
@@ -328,6 +414,17 @@ def test_drift_of_the_same_distribution_is_within_the_intervals():
         assert stats.binomtest(sum(found), 60, 0.9, "less").pvalue > 1e-3, name
 
 
+def test_intervals_of_each_unit_cover_what_they_say():
+    moved = []
+    for seed in range(20):
+        rows = np.random.default_rng(seed).gamma(2, size=(2, 2000, 16))
+        one, two = (make(per_unit=True).fit_stream([part]) for part in rows)
+        moved.append(one.drift(two, q=[50], confidence=0.9).clip.moved)
+    # At least 90 % of 320, but for chance; intervals of 90 % are not much wider.
+    n_moved = np.count_nonzero(moved)
+    assert stats.binomtest(n_moved, 320, 0.1, "greater").pvalue > 1e-3
+
+
 @pytest.mark.parametrize("per_unit", [False, True])
 def test_drift_finds_what_moved(per_unit):
     detector = make(per_unit=per_unit, sample_size=400).fit_stream([X])
@@ -407,6 +504,58 @@ def test_pipelines_learn_from_batches_of_images(digits, fitted):
     for nothing in ([], iter([])):
         with pytest.raises(ValueError, match=r"no batch|0 images|empty"):
             clone(fitted).fit_stream(nothing)
+
+
+def test_kinds_of_batches_of_images(digits, fitted, tmp_path):
+    images = digits.X_train[:60]
+    labels = np.zeros(60)
+    pairs = list(zip(np.split(images, 3), np.split(labels, 3), strict=True))
+    for X in (pairs, iter(pairs), [list(images[:20]), list(images[20:])]):
+        assert clone(fitted).fit_stream(X)[-1].n_samples_seen_ == 60
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+    # Of two sizes, which make no array.
+    pil = [Image.fromarray(one[: 7 + i % 2]) for i, one in enumerate(pixels)]
+    paths = [tmp_path / f"{i}.png" for i in range(9)]
+    for one, path in zip(pil, paths, strict=True):
+        one.save(path)
+    body = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    pipeline = make_react_pipeline(nn.Sequential(*body), preprocess=to_square)
+    for X in (pil, paths, [pil[:5], pil[5:]], [paths[:5], paths[5:]], [tuple(pil)]):
+        assert clone(pipeline).fit_stream(X)[-1].n_samples_seen_ == 9
+
+
+def to_square(image):
+    return torch.tensor(np.array(image.resize((8, 8)))).permute(2, 0, 1) / 255
+
+
+def test_features_with_names_are_handed_over(digits, fitted):
+    pytest.importorskip("pandas")
+    images = digits.X_train[:60]
+    pipeline = clone(fitted).set_output(transform="pandas")
+    pipeline.fit_stream(np.split(images, 3)).predict(images)  # without a warning
+    assert pipeline[-1].feature_names_in_.shape == (pipeline[-1].n_features_in_,)
+    received = []
+
+    def receive(rows, features):
+        received.append(type(features))
+
+    assert pipeline[0].transform(images, out=receive) is None
+    assert pipeline[0].fit_transform(images, out=receive) is None
+    assert set(received) == {np.ndarray}
+    assert hasattr(pipeline[0].transform(images), "columns")
+
+
+@pytest.mark.parametrize("error", [ConnectionError, EOFError, MemoryError])
+def test_errors_of_the_function_that_takes_features(digits, fitted, error):
+    calls = []
+
+    def receive(rows, features):
+        calls.append(rows)
+        raise error("the server is away")
+
+    with pytest.raises(error, match="the server is away"):
+        fitted[0].transform(digits.X_train[:60], out=receive)
+    assert len(calls) == 1  # nothing is handed over twice
 
 
 class Once(IterableDataset):

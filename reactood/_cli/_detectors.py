@@ -7,11 +7,12 @@ import numpy as np
 from sklearn.base import clone
 
 from reactood._cli import _models as models
-from reactood._cli._exit import UNREADABLE, one_line, say
+from reactood._cli._exit import UNREADABLE, say
 from reactood._cli._options import running, shows_progress
 from reactood._utils._response import parts_of, unfrozen
 from reactood.conformal import ConformalDetector
-from reactood.extractor import TorchFeatureExtractor
+from reactood.distributed import _row_scorer as row_scorer
+from reactood.distributed._row_scorer import reason_of
 from reactood.pipeline import make_react_pipeline
 
 MOST_NAMED = 10
@@ -73,14 +74,9 @@ def take_apart(estimator, name):
     ValueError
         If the estimator does not begin with images.
     """
-    estimator = unfrozen(estimator)
-    conformal = None
-    if isinstance(estimator, ConformalDetector):
-        conformal, estimator = estimator, unfrozen(estimator.estimator_)
-    steps, detector = parts_of(estimator)
-    extractor = None if steps is None else steps[0]
-    if not isinstance(extractor, TorchFeatureExtractor):
-        found = detector if extractor is None else extractor
+    conformal, extractor, estimator = row_scorer.take_apart(estimator)
+    if extractor is None:
+        found = estimator[0] if hasattr(estimator, "steps") else estimator
         raise ValueError(
             f"{name!r} holds a {type(found).__name__} without an extractor, which "
             "takes features; expected a pipeline that takes images, as from reactood "
@@ -129,11 +125,6 @@ class Features:
         if len(self.errors) > MOST_NAMED:
             say(f"  and {len(self.errors) - MOST_NAMED} more")
         return UNREADABLE
-
-
-def reason_of(error, row):
-    """Return why an image cannot be read, without its row in a batch."""
-    return one_line(error).removeprefix(f"Image {row}: ")
 
 
 def calibrated(pipeline, features, *, alpha, seed):

@@ -7,12 +7,11 @@ import numpy as np
 from PIL import Image
 
 from reactood._cli._csv import shown
-from reactood._cli._detectors import reason_of
 from reactood._cli._exit import UNREADABLE, say
-from reactood._cli._image_scorer import NO_NUMBER
 from reactood._cli._options import shows_progress
 from reactood._images._files import short
 from reactood._images._pixels import read_image
+from reactood.distributed._row_scorer import NO_NUMBER, reason_of
 
 MOST_NAMED = 10
 SIDE = 192  # pixels of a thumbnail's longer side, at most

@@ -12,13 +12,15 @@ given. Columns: path, score (the higher, the more in-distribution), decision (id
 ood), p_value (if the detector is calibrated), class (the classifier's own decision),
 error. An image that cannot be read has its reason in the column error; the exit code
 is then 3. The table is CSV on stdout, or with -o CSV, JSON lines or Parquet by the
-suffix. If a run with -o is stopped, repeat the command to go on where it stopped.
+suffix. If a run with -o is stopped, repeat the command to go on where it stopped. With
+--ray, the machines of a Ray cluster do the work; the rows are the same.
 """
 EPILOG = """\
 examples:
   reactood score det.safetensors new/ -o scores.csv
   reactood score det.safetensors 'new/**/*.jpg' -o scores.parquet
   find new -name '*.jpg' -print0 | reactood score det.safetensors -0 | head
+  reactood score det.safetensors /shared/new -o scores.parquet --ray auto
 """
 LONG_ENOUGH = 5  # seconds of work that a kill may undo
 MOST_BATCHES = 64
@@ -44,12 +46,23 @@ def add_parser(commands):
     )
     cli.add_own_model(parser)
     cli.add_running(parser)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="score on a Ray cluster, whose machines see the images at the same paths: "
+        "auto (the one this machine belongs to), HOST:PORT, or local (start one here "
+        "for this command)",
+    )
 
 
 def run(options):
     """Score images with the parsed options; return the exit code."""
     if not options.inputs and not options.null:
         raise UsageError("the following arguments are required: IMAGES")
+    if options.ray is not None and (options.cache or options.workers):
+        raise UsageError("--cache and --workers do not go together with --ray")
+
+    import contextlib
 
     from reactood._cli import _detectors as detectors
     from reactood._cli._image_scorer import ImageScorer
@@ -62,22 +75,27 @@ def run(options):
     paths = list_inputs(options.inputs, null=options.null)
     estimator = detectors.load_detector(options)
     scorer = ImageScorer(estimator, options.detector)
-    table: Stream | Table
-    if options.out is None:
-        table = Stream(scorer.columns)
-    else:
-        table = Table(
-            options.out,
-            scorer.columns,
-            paths,
-            detector=digest_of(options.detector),
-            settings={
-                **scorer.settings,
-                "preprocessing": fingerprint(scorer.extractor.preprocess),
-            },
-            force=options.force,
-        )
-    with table:
+    with contextlib.ExitStack() as stack:
+        if options.ray is not None:
+            from reactood._cli._cluster import Cluster
+
+            scorer = stack.enter_context(Cluster(estimator, scorer, options))
+        table: Stream | Table
+        if options.out is None:
+            table = Stream(scorer.table_columns)
+        else:
+            table = Table(
+                options.out,
+                scorer.table_columns,
+                paths,
+                detector=digest_of(options.detector),
+                settings={
+                    **scorer.settings,
+                    "preprocessing": fingerprint(scorer.extractor.preprocess),
+                },
+                force=options.force,
+            )
+        stack.enter_context(table)
         if table.n_done and not options.quiet:
             say(f"Going on after {table.n_done} of {len(paths)} images.")
         _fill(table, scorer, paths, progress=cli.shows_progress(options))
@@ -94,18 +112,28 @@ def _fill(table, scorer, paths, *, progress):
 
     Batches begin at the same images wherever a run goes on, so that rows are the same.
     """
-    import time
-
     from reactood._utils._progress import progress_bar
 
-    done, n_batches = table.n_done, 1
-    with progress_bar(len(paths), progress, "images", initial=done) as bar:
+    rows_of = getattr(scorer, "rows_of", None) or _in_turn(scorer)
+    with progress_bar(len(paths), progress, "images", initial=table.n_done) as bar:
+        for rows in rows_of(paths[table.n_done :]):
+            table.append(rows)
+            check_interrupted()
+            bar.update(len(rows))
+
+
+def _in_turn(scorer):
+    """Return what scores images here, and yields as many rows as few seconds allow."""
+    import time
+
+    def rows_of(paths):
+        done, n_batches = 0, 1
         while done < len(paths):
             start = time.monotonic()
             some = paths[done : done + n_batches * scorer.batch_size]
-            table.append(scorer(some))
-            check_interrupted()
+            yield scorer(some)
             done += len(some)
-            bar.update(len(some))
             if time.monotonic() - start < LONG_ENOUGH / 2:
                 n_batches = min(2 * n_batches, MOST_BATCHES)
+
+    return rows_of

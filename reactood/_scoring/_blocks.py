@@ -82,7 +82,7 @@ def nan_rows(X: Matrix, rows: np.ndarray | None = None) -> np.ndarray:
         if suspect.any():
             suspect = block.isnan().any(dim=1)
         found.append(suspect.cpu().numpy())
-    return np.concatenate(found)
+    return np.concatenate([np.zeros(0, bool), *found])
 
 
 def check_finite(

@@ -13,7 +13,7 @@ from reactood._scoring._scores import percentile_of_counted
 class Change:
     """A number before and after, and an interval for its change.
 
-    Attributes
+    Parameters
     ----------
     before, after : float, or ndarray of shape (n_features,)
         The number in the first stream and in the second.
@@ -44,7 +44,7 @@ class Change:
 class Drift:
     """What :meth:`reactood.ReActDetector.drift` found; `print` shows it as a table.
 
-    Attributes
+    Parameters
     ----------
     clip : Change or None
         Of the upper clip, the percentile of the activations. None for a clip that is
@@ -108,6 +108,7 @@ class StreamView:
         self.stream = stream
         self.clip = clip
         self.confidence = confidence
+        self._z = stats.norm.ppf((1 + confidence) / 2)
         self.rows, self.counts = stream.rows()
         (self.scores,) = scorer.scores(self.rows, [clip])
 
@@ -123,9 +124,10 @@ class StreamView:
            measures", Journal of the American Statistical Association 47, 1952.
         """
         histogram = self.stream.histogram
-        error = self._error(self.rows <= value)
-        if not histogram.is_pooled:  # one activation for each row
-            error = np.sqrt(q / 100 * (1 - q / 100) / self.stream.n_rows)
+        if histogram.is_pooled:
+            error = self._error(self.rows <= value)
+        else:  # one activation for each row
+            error = self._z * np.sqrt(q / 100 * (1 - q / 100) / self.stream.n_rows)
         low, high = (np.clip(q + 100 * e, 0, 100) for e in (-error, error))
         ends = histogram.percentile_bounds(low)[0], histogram.percentile_bounds(high)[1]
         return value, np.minimum(ends[0], value), np.maximum(ends[1], value)
@@ -162,8 +164,7 @@ class StreamView:
         shares = marked.mean(axis=1)
         mean = np.average(shares, weights=self.counts)
         variance = np.average((shares - mean) ** 2, weights=self.counts)
-        z = stats.norm.ppf((1 + self.confidence) / 2)
-        return z * np.sqrt(variance / self.stream.n_rows)
+        return self._z * np.sqrt(variance / self.stream.n_rows)
 
 
 def change_of(before, after):

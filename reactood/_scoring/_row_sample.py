@@ -1,5 +1,7 @@
 """RowSample: a random sample of the rows of a stream, the same for any order."""
 
+import threading
+
 import numpy as np
 import torch
 
@@ -30,6 +32,7 @@ class RowSample:
         self._n = 0  # places in use
         self._n_distinct = 0  # the first ones, in which no key is twice
         self.limit = LARGEST
+        self._sorting = threading.Lock()
 
     def add(self, block):
         """Take in a matrix of float32."""
@@ -40,6 +43,8 @@ class RowSample:
 
     def merge(self, other):
         """Take in the sample of other rows."""
+        if other is self:  # rows must not move while they are read
+            other = RowSample.of_arrays(self.size, self.arrays())
         used = slice(other._n)
         self._take(other._keys[used], other._rows[used], other._counts[used])
 
@@ -92,10 +97,15 @@ class RowSample:
             setattr(self, name, array)
 
     def _sort_out(self):
-        """Keep the smallest hashes, each once, in the first places."""
-        n = self._n
-        if n == self._n_distinct:
-            return
+        """Keep the smallest hashes, each once, in the first places.
+
+        To read a sample sorts it out too, and several threads may read at once.
+        """
+        with self._sorting:
+            if self._n != self._n_distinct:
+                self._keep_smallest(self._n)
+
+    def _keep_smallest(self, n):
         keys, places, which = np.unique(
             self._keys[:n], return_index=True, return_inverse=True
         )

@@ -152,8 +152,9 @@ class Scorer:
         Returns the results for each clip, and which rows hold NaN, where they may;
         None where no row does.
         """
-        results: list[list[torch.Tensor]] = [[] for _ in clips]
-        finite, logits = True, None
+        n_rows = len(X) if rows is None else int(np.count_nonzero(rows))
+        results: list[torch.Tensor] = []
+        finite, logits, start = True, None, 0
         workspace = Workspace()
         with torch.inference_mode():
             for block in self._blocks(X, rows):
@@ -165,12 +166,17 @@ class Scorer:
                 if self.allow_nan and not (on_cpu and block_is_finite):
                     # The head and the user's function see no NaN.
                     block = block.nan_to_num(nan=0.0, posinf=np.inf, neginf=-np.inf)
-                for clip, parts in zip(clips, results, strict=True):
+                for i, clip in enumerate(clips):
                     features = clip.apply(block, workspace.of(block, block.shape[1]))
                     result = function(logits(features))
-                    # A copy, as the result may share memory with the logits.
-                    parts.append(torch.as_tensor(result, device=block.device).clone())
-            whole = [torch.cat(parts).cpu() for parts in results]
+                    result = torch.as_tensor(result, device=block.device)
+                    if len(results) == i:  # in the first block
+                        results.append(result.new_empty(n_rows, *result.shape[1:]))
+                    # A tensor of its own for each block would keep the allocator from
+                    # using the memory between them again, which is large.
+                    results[i][start : start + len(block)] = result
+                start += len(block)
+            whole = [result.cpu() for result in results]
         if finite:
             return whole, None
         check_finite(X, rows, allow_nan=self.allow_nan)

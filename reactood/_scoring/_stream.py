@@ -36,7 +36,7 @@ class Stream:
 
     @property
     def n_rows(self):
-        return int(self.histogram.counts.sum()) // self.n_features
+        return self.histogram.n // (self.n_features if self.histogram.is_pooled else 1)
 
     @property
     def shape(self):
@@ -114,6 +114,10 @@ class Stream:
             "per_unit": self.per_unit,
             "histogram": self.histogram.arrays(),
             "sample": self.sample.arrays(),
+            "exact": {
+                "q": np.array(list(self.exact), float),
+                "percentile": np.array(list(self.exact.values()), float),
+            },
         }
 
     @classmethod
@@ -128,6 +132,10 @@ class Stream:
             state["histogram"], is_pooled=not made.per_unit
         )
         made.sample = RowSample.of_arrays(made.sample_size, state["sample"])
+        exact = state["exact"]
+        made.exact = dict(
+            zip(exact["q"].tolist(), exact["percentile"].tolist(), strict=True)
+        )
         return made
 
 

@@ -84,11 +84,11 @@ class StreamingMixin(BaseEstimator):
         more than 512 KiB per unit.
 
         `offset_` comes from a random sample of `sample_size` distinct rows, those with
-        the smallest hashes of their bits, which takes `4 * sample_size * n_features`
-        bytes: 82 MB for 10,000 rows of 2,048 features. The share of new ID rows that
-        `offset_` rejects then varies by chance: with `contamination=0.05`, it lies
-        between 4.59 % and 5.44 % in 95 of 100 samples of 10,000 rows, and between
-        4.81 % and 5.19 % with 50,000.
+        the smallest hashes of their bits. With some room for new rows, it takes
+        `5 * sample_size * n_features` bytes: 102 MB for 10,000 rows of 2,048 features.
+        The share of new ID rows that `offset_` rejects then varies by chance: with
+        `contamination=0.05`, it lies between 4.59 % and 5.44 % in 95 of 100 samples of
+        10,000 rows, and between 4.81 % and 5.19 % with 50,000.
 
         `clipped_share_` is exact but for the bucket of the clip.
 
@@ -198,6 +198,11 @@ class StreamingMixin(BaseEstimator):
         >>> bool(detector.activation_threshold_ == np.percentile(X, 90))
         True
         """
+        if len(getattr(batches, "shape", ())) == 2:
+            raise ValueError(
+                f"Got one matrix of shape {tuple(batches.shape)}; expected an iterable "
+                "of such matrices, such as a list of one, [X]."
+            )
         if exact and iter(batches) is batches:
             raise TypeError(
                 f"exact=True goes through the batches twice, and a "
@@ -334,6 +339,29 @@ class StreamingMixin(BaseEstimator):
             confidence=confidence,
         )
 
+    def set_params(self, **params):
+        """Set parameters; after batches, they take effect at once.
+
+        Another `percentile`, `threshold`, `contamination` or `score_function` needs no
+        second look at the data: what was learned from batches follows from what is
+        kept of them. `per_unit`, `sample_size` and the head stay those of the first
+        batch. After `fit`, parameters take effect in the next `fit`.
+
+        Parameters
+        ----------
+        **params : dict
+            Such as `percentile=80`.
+
+        Returns
+        -------
+        self : ReActDetector
+            The detector.
+        """
+        super().set_params(**params)
+        if "_stream" in vars(self):
+            self._unsettle()
+        return self
+
     def __getattr__(self, name):
         """Compute what follows from the stream when it is first asked for."""
         if name in SETTLED and "_stream" in vars(self):
@@ -346,6 +374,7 @@ class StreamingMixin(BaseEstimator):
     def _settle(self):
         stream = self._stream
         stream.check_whole()
+        self._check_same_stream()
         if not stream.n_rows:
             raise ValueError("No row was learned from yet; call partial_fit first.")
         rows, counts = stream.rows()
@@ -411,6 +440,14 @@ class StreamingMixin(BaseEstimator):
                     f"The detectors differ in {name}, {own!r} and {others!r}; expected "
                     "the same."
                 )
+        names: list[Any] = [
+            getattr(d, "feature_names_in_", None) for d in (self, other)
+        ]
+        if all(some is not None for some in names) and not np.array_equal(*names):
+            raise ValueError(
+                "The detectors differ in the names of features, or in their order: "
+                f"{list(names[0])!r:.80} and {list(names[1])!r:.80}; expected the same."
+            )
         if not _same_head(self._fitted_head(), other._fitted_head()):
             raise ValueError(
                 "The detectors have different heads; expected the head of one network."

@@ -1,5 +1,6 @@
 """How estimators are displayed: as short text, and as HTML with learned values."""
 
+import html
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,15 @@ def _brief_estimator(estimator: BaseEstimator) -> BaseEstimator:
 
 
 def summary_html(detector):
-    """Return a table of the percentile, the clip and the offset; "" before `fit`."""
-    if not hasattr(detector, "clipped_share_"):
-        return ""
+    """Return a table of the percentile, the clip and the offset; "" before `fit`.
+
+    Where batches do not suffice for a clip and a threshold, it is the reason.
+    """
+    try:
+        if not hasattr(detector, "clipped_share_"):
+            return ""
+    except (ValueError, RuntimeError) as error:
+        return f"<p>{html.escape(str(error))}</p>"
     percentile = percentile_of(detector)
     clip = np.asarray(detector.activation_threshold_)
     shown = f"{clip.min():.4g}"

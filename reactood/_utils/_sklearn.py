@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import (
     _check_method_params,
     _num_samples,
@@ -31,6 +32,7 @@ __all__ = [
     "_num_samples",
     "_routing_enabled",
     "_safe_indexing",
+    "_wrap_data_with_container",
     "validate_parameter_constraints",
 ]
 

@@ -62,6 +62,12 @@ class BaseFeatureExtractor(
         "verbose": ["verbose"],
     }
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name in ("transform", "fit_transform"):
+            if name in vars(cls):
+                setattr(cls, name, _bare_with_function(vars(cls)[name]))
+
     @property
     def model_(self):
         """The frozen private copy of the model: images to features."""
@@ -194,6 +200,23 @@ class BaseFeatureExtractor(
             sink.abandon()
             raise
         return sink.finish()
+
+
+def _bare_with_function(method):
+    """Return a method that returns None for ``out=function``, as it is.
+
+    scikit-learn would make a DataFrame of it where `set_output` asks for one.
+    """
+    if not hasattr(method, "__wrapped__"):
+        return method
+
+    @functools.wraps(method)
+    def with_or_without(self, *args, **kwargs):
+        if callable(kwargs.get("out")):
+            return method.__wrapped__(self, *args, **kwargs)
+        return method(self, *args, **kwargs)
+
+    return with_or_without
 
 
 def warn_of_another_order(source):

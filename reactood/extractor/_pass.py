@@ -47,10 +47,11 @@ class Pass:
         while True:
             try:
                 return self._run(_noted(order, taken), progress)
-            except (RuntimeError, ConnectionError, EOFError) as error:
+            except _DeadWorker as dead:
+                error = dead.error
                 rows = [row for row in taken if row not in self.done]
-                if not (_is_dead_worker(error) and self.source.n_rows):
-                    raise
+                if not self.source.n_rows:
+                    raise error from None
                 if len(self.done) == n_before:
                     raise RuntimeError(
                         "A process that reads images died twice at the same place, "
@@ -78,7 +79,7 @@ class Pass:
 
     def _readable(self, batches, progress):
         """Yield rows and images that can be read and are not known yet."""
-        for rows, images, errors in batches:
+        for rows, images, errors in _noticed(batches):
             if errors:
                 self._note_errors(errors, progress)
             if images is None:
@@ -114,6 +115,27 @@ def warn_of_errors(errors):
         + "; ".join(shown)
         + (f"; and {len(more)} more: {more}" if more else "."),
     )
+
+
+class _DeadWorker(Exception):
+    """A process that reads images died; ``error`` is what torch said of it."""
+
+    def __init__(self, error):
+        super().__init__(str(error))
+        self.error = error
+
+
+def _noticed(batches):
+    """Yield what is read. Of the errors in reading, mark those of a dead process.
+
+    What takes the features may raise the same kinds of error, and is not read again.
+    """
+    try:
+        yield from batches
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not _is_dead_worker(error):
+            raise
+        raise _DeadWorker(error) from error
 
 
 def _is_dead_worker(error):

@@ -167,7 +167,7 @@ def load(path, *, model=None, preprocess=None):
         raise ValueError(str(error)) from None
     except Unfit as problem:
         raise ReactoodFileError(f"{name} cannot be loaded: it {problem}.") from problem
-    except (ImportError, MemoryError):
+    except (ImportError, MemoryError, Warning):
         raise
     except Exception as error:  # whatever a damaged file leads to
         raise ReactoodFileError(

@@ -11,6 +11,7 @@ from reactood.persistence._checks import Array, Number, Unfit
 PARTS = {
     "histogram": {"used", "counts", "minimum", "maximum"},
     "sample": {"keys", "rows", "counts"},
+    "exact": {"q", "percentile"},
 }
 MOST = 2**53
 
@@ -33,6 +34,8 @@ def stream_of(state):
     n_columns = rows.shape[1] if state["per_unit"] else 1
     _check_histogram(histogram, n_columns)
     _check_sample(sample, state["sample_size"])
+    q = _numbers(state["exact"]["q"], np.float64, (-1,))
+    _numbers(state["exact"]["percentile"], np.float64, q.shape)
     stream = Stream.of_arrays(state)
     n = histogram["counts"].sum(axis=1)
     n_counted = int(sample["counts"].sum())
@@ -40,6 +43,7 @@ def stream_of(state):
         raise Unfit("has counts that are not those of whole rows")
     if n_counted > stream.n_rows or (stream.is_small and n_counted != stream.n_rows):
         raise Unfit("has a sample that is not one of the rows that were counted")
+    _check_exact(stream)
     return stream
 
 
@@ -57,8 +61,8 @@ def check_stream(detector):
 
 
 def _check_histogram(histogram, n_columns):
-    used = _integers(histogram["used"], (-1,))
-    counts = _integers(histogram["counts"], (n_columns, len(used)))
+    used = _numbers(histogram["used"], np.int64, (-1,))
+    counts = _numbers(histogram["counts"], np.int64, (n_columns, len(used)))
     if np.any(used[1:] <= used[:-1]) or np.any(
         (used < FINITE[0]) | (used >= FINITE[1])
     ):
@@ -83,10 +87,20 @@ def _check_histogram(histogram, n_columns):
             raise Unfit(f"has a {name} that is not in its counts")
 
 
+def _check_exact(stream):
+    """Check that exact percentiles are where the histogram has them."""
+    for q, value in stream.exact.items():
+        if stream.per_unit or not stream.n_rows or not 0 <= q <= 100:
+            raise Unfit(f"has an exact percentile {q}")
+        low, high = stream.histogram.percentile_bounds(q)
+        if not low <= value <= high:
+            raise Unfit(f"has an exact percentile {q} that its counts exclude")
+
+
 def _check_sample(sample, size):
     rows = sample["rows"]
-    keys = _integers(sample["keys"], (len(rows),)).view(np.uint64)
-    counts = _integers(sample["counts"], (len(rows),))
+    keys = _numbers(sample["keys"], np.int64, (len(rows),)).view(np.uint64)
+    counts = _numbers(sample["counts"], np.int64, (len(rows),))
     if len(rows) > size or np.any(counts < 1) or counts.sum(dtype=float) > MOST:
         raise Unfit("has a sample that is too large, or counts that are none")
     if np.any(keys[1:] <= keys[:-1]):
@@ -95,10 +109,10 @@ def _check_sample(sample, size):
         raise Unfit("has a sample of other rows than its hashes say")
 
 
-def _integers(array, shape):
-    """Return an array of int64 of a shape, in which -1 stands for any size."""
-    if not isinstance(array, np.ndarray) or array.dtype != np.int64:
-        raise Unfit("has counts that are no array of integers")
+def _numbers(array, dtype, shape):
+    """Return an array of a dtype and a shape, in which -1 stands for any size."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        raise Unfit(f"has counts that are no array of {np.dtype(dtype)}")
     if array.ndim != len(shape) or any(
         size not in (-1, got) for size, got in zip(shape, array.shape, strict=True)
     ):

@@ -223,7 +223,7 @@ def test_counts_of_batches_agree_with_each_other(saved, tmp_path):
     refused("not one of the rows that were", sample_size=10**12)
     refused("sample that is too large", sample_size=3)
     refused("expected the counts of batches", more=1)
-    edit("no array of integers", "histogram", "counts", lambda a: a.double())
+    edit("no array of int64", "histogram", "counts", lambda a: a.double())
     edit("counts that are none", "histogram", "counts", lambda a: -a)
     edit("whole rows", "histogram", "counts", lambda a: a + torch.eye(*a.shape).long())
     edit("counts of the shape", "histogram", "counts", lambda a: a[:, 1:])
@@ -237,6 +237,15 @@ def test_counts_of_batches_agree_with_each_other(saved, tmp_path):
     edit("not in order", "sample", "keys", lambda a: a.flip(0))
     edit("not one of the rows that were", "sample", "counts", lambda a: a * 100)
     edit("counts that are none", "sample", "counts", lambda a: a * 0)
+    edit("no array of float64", "exact", "q", lambda a: a.float())
+    for q, value in ([90.0], []), ([900.0], [1.0]), ([90.0], [1e9]):
+        made, arrays = copy.deepcopy(content), dict(tensors)
+        stream = made["estimator"]["learned"]["_stream"]["stream"]["dict"]
+        for name, numbers in ("q", q), ("percentile", value):
+            stream["exact"]["dict"][name] = {"array": name}
+            arrays[name] = torch.tensor(numbers, dtype=torch.float64)
+        with pytest.raises(ReactoodFileError, match=r"exact percentile|of the shape"):
+            load(written(tmp_path, made, arrays))
 
 
 def test_what_a_monitor_may_be(saved, tmp_path):
