@@ -74,7 +74,8 @@ def _summary(path):
     for paragraph in path.read_text(encoding="utf-8").split("\n\n"):
         text = re.sub(r" ?\[\[\d+\]\]\([^)]*\)", "", " ".join(paragraph.split()))
         text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
-        if re.match(r"[A-Z`]", text) and (found := re.match(r".+?\.(?=\s|$)", text)):
+        found = re.match(r"(?:[A-Z]|`[^`]).*?\.(?=\s|$)", text)
+        if found:
             return found.group()
     return ""
 
