@@ -16,22 +16,23 @@ from threadpoolctl import threadpool_limits
 PACKAGES = "torch", "numpy", "scikit-learn"
 
 
-def interleave(functions, repeats):
+def interleave(functions, repeats, clock=time.perf_counter):
     """Return the median seconds of each function, by name, and how noisy they are.
 
     Every repeat runs all functions once, in a new random order, so that a machine that
     slows down for a while slows all of them. A first round is not counted. The noise is
     the largest ratio of the slowest to the fastest run of one function. If it is well
-    above 1.5, other work disturbed the run, and its ratios mean little.
+    above 1.5, other work disturbed the run, and its ratios mean little. The clock may
+    be that of the process, which counts the seconds of all its threads.
     """
     order = random.Random(0)
     seconds = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name in order.sample(list(functions), len(functions)):
-            start = time.perf_counter()
+            start = clock()
             functions[name]()
             if repeat:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     noise = max(max(times) / min(times) for times in seconds.values())
     return {name: statistics.median(times) for name, times in seconds.items()}, noise
 

@@ -2,6 +2,7 @@
 
     python benchmarks/extraction.py                    # many minutes
     python benchmarks/extraction.py --models resnet50  # one model
+    python benchmarks/extraction.py --photos DIR       # JPEG files of your own
     python benchmarks/extraction.py --smoke            # seconds; not about speed
 
 Random weights, 224 px, the same float arrays or the same JPEG files for all. Ratios are
@@ -9,13 +10,17 @@ to a loop written by hand: eager torch, float32, `inference_mode`, without the
 classifier's head; from files with torchvision's own transform in a DataLoader. The loop
 runs with batches of 32, as most loops do, and of 8. "of peak" is the share of the
 operations per second that the fastest convolution reaches by itself, in the same
-precision: the limit of what any engine could do.
+precision: the limit of what any engine could do. Files are read with each decoder.
+
+On a machine that does other work too, `--clock cpu --threads 1` counts the seconds that
+each function takes of one core, without those in which it waits.
 """
 
 import argparse
 import functools
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +61,15 @@ OURS = {
     "openvino, bfloat16": {"engine": "openvino", "precision": "bfloat16"},
 }
 PRECISIONS = "float32", "bfloat16"
-FILES_BARS = {"resnet50": 0.9}  # of the speed from arrays
+DECODERS = "pillow", "torchcodec"
+OF_FILES = {f"{k}, {decoder}": (k, decoder) for k in OURS for decoder in DECODERS}
+FILES_BARS = {  # of the speed from arrays
+    **{("resnet50", label): 0.9 for label in OF_FILES},
+    ("mobilenet_v2", "eager, torchcodec"): 0.9,
+    ("mobilenet_v2", "openvino, torchcodec"): 0.85,
+    ("mobilenet_v2", "openvino, bfloat16, torchcodec"): 0.75,
+}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 LOOP = "loop, batches of 32"
 
 
@@ -77,6 +90,12 @@ def make_files(folder, n, width=500, height=375):
         paths.append(str(Path(folder, f"{i:04d}.jpg")))
         image.save(paths[-1], quality=90)
     return paths
+
+
+def photos_in(folder, n):
+    """Return the paths of JPEG files below a folder, evenly spread over all."""
+    paths = sorted(map(str, Path(folder).rglob("*.jpg")))
+    return paths[:: max(1, len(paths) // n)][:n]
 
 
 class Files(Dataset):
@@ -169,7 +188,7 @@ def others(name, images):
     return functions
 
 
-def contestants(name, images, engines):
+def contestants(name, images, engines, decoders):
     """Return every function to time, by name."""
     network, transform, _ = headless(name)
     functions = {
@@ -179,8 +198,13 @@ def contestants(name, images, engines):
         for size in (32, 8)
     }
     functions |= others(name, images)
-    functions |= {k: ours(name, images, **OURS[k]) for k in engines}
-    return functions
+    if isinstance(images, np.ndarray):
+        return functions | {k: ours(name, images, **OURS[k]) for k in engines}
+    return functions | {
+        label: ours(name, images, decoder=decoder, **OURS[k])
+        for label, (k, decoder) in OF_FILES.items()
+        if k in engines and decoder in decoders
+    }
 
 
 # Fresh processes run these functions to measure the memory of each.
@@ -214,6 +238,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--inputs", nargs="+", default=["arrays", "files"])
+    parser.add_argument("--decoders", nargs="+", default=DECODERS, choices=DECODERS)
+    parser.add_argument("--photos", metavar="DIR", help="JPEG files to read")
+    parser.add_argument("--clock", default="wall", choices=CLOCKS)
     parser.add_argument("--smoke", action="store_true", help="one small run, seconds")
     options = parser.parse_args()
     limit_threads(options.threads)
@@ -227,32 +254,37 @@ def main():
         print(f"peak, one convolution in {kind}: {peak / 1e9:.0f} GFLOP/s")
     print()
     with tempfile.TemporaryDirectory() as folder:
-        inputs = {"arrays": make_arrays(n, size), "files": make_files(folder, n)}
+        files = make_files(folder, n)
+        if options.photos:
+            files = photos_in(options.photos, n)
+        inputs = {"arrays": make_arrays(len(files), size), "files": files}
         for name in models:
             chosen = {k: inputs[k] for k in options.inputs}
-            compare(name, chosen, engines, repeats, peaks)
+            clock = CLOCKS[options.clock]
+            compare(name, chosen, engines, options.decoders, repeats, peaks, clock)
             if not options.smoke and "arrays" in options.inputs:
                 report_memory(name, n, size, engines)
 
 
-def compare(name, inputs, engines, repeats, peaks):
+def compare(name, inputs, engines, decoders, repeats, peaks, clock):
     """Print images per second of one model, and ratios to the loop."""
     functions = {
         (kind, label): function
         for kind, images in inputs.items()
-        for label, function in contestants(name, images, engines).items()
+        for label, function in contestants(name, images, engines, decoders).items()
     }
-    seconds, noise = interleave(functions, repeats)
+    seconds, noise = interleave(functions, repeats, clock)
     flops = count_flops(name, next(iter(inputs.values())))
     rows = []
     for (kind, label), s in seconds.items():
         n, ratio = len(inputs[kind]), seconds[kind, LOOP] / s
+        engine, _ = OF_FILES.get(label, (label, None))
         bar = BARS.get((name, label)) if kind == "arrays" and repeats > 1 else None
         of_arrays = files_bar = None
         if kind == "files" and "arrays" in inputs:
-            of_arrays = seconds["arrays", label] / s
-            files_bar = FILES_BARS.get(name) if label in OURS else None
-        peak = peaks[OURS.get(label, {}).get("precision", "float32")]
+            of_arrays = seconds["arrays", engine] / s
+            files_bar = FILES_BARS.get((name, label)) if repeats > 1 else None
+        peak = peaks[OURS.get(engine, {}).get("precision", "float32")]
         cells = (
             f"{n / s:.1f}",
             f"{ratio:.2f}",

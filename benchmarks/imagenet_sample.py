@@ -56,6 +56,8 @@ def main():
     parser = arguments(__doc__)
     parser.add_argument("--engine", default="eager", help="of the extractor")
     parser.add_argument("--precision", default="float32", help="of the extractor")
+    parser.add_argument("--decoder", default="pillow", help="of the extractor")
+    parser.add_argument("--preprocess", help="FILE.py:FUNCTION, instead of the model's")
     options = parser.parse_args()
     limit_threads(options.threads)
     folder = find_folder(options)
@@ -63,12 +65,14 @@ def main():
         return
     print(machine() + "\n")
     model = folder / "mobilenet_v2.py"
+    preprocess = options.preprocess or f"{model}:preprocess"
     with tempfile.TemporaryDirectory() as out:
         command = [
             *("benchmark", "imagenet-sample", "--data", str(folder), "--quiet"),
-            *("--model", f"{model}:load", "--preprocess", f"{model}:preprocess"),
+            *("--model", f"{model}:load", "--preprocess", preprocess),
             *("--methods", "percentiles", "--out", out),
             *("--engine", options.engine, "--precision", options.precision),
+            *("--decoder", options.decoder),
         ]
         reactood(command)
         result = json.loads((Path(out) / "report.json").read_text())

@@ -21,6 +21,7 @@ from reactood.inspection import (
     ActivationHistogramDisplay,
     ActivationProfileDisplay,
     ContactSheetDisplay,
+    DecisionDisplay,
     EnergyDropDisplay,
     MetricCurveDisplay,
     ReductionDisplay,
@@ -73,8 +74,8 @@ MetricCurveDisplay.from_search(
 plt.show()
 
 # %%
-# Why was this image rejected?
-# ----------------------------
+# What did the clip take from this image?
+# ---------------------------------------
 # The contributions of single units to the drop of the energy of one photograph.
 
 rejected = photos[detector.predict(photos) == -1]
@@ -94,6 +95,14 @@ plt.show()
 # Each point is a unit. On the diagonal, the mean is reduced as the model predicts.
 
 ReductionDisplay.from_estimator(detector, X, y)
+plt.show()
+
+# %%
+# Why was this image rejected?
+# ----------------------------
+# The distance of its score from that of typical digits, divided among the units.
+
+DecisionDisplay.from_estimator(detector, rejected[:1], X_fit)
 plt.show()
 
 # %%

@@ -2,8 +2,9 @@
 Why was this image rejected?
 ============================
 
-ReAct lowers the energy of an image whose activations are extreme. For one image, we
-look at which units were clipped and what each of them contributed to the drop.
+An image is rejected because its score is far below that of typical in-distribution (ID)
+images. For one image, we divide this distance among the units, the classes and the
+clip. Then we look at what the clip took, which is another question.
 """
 
 # %%
@@ -21,6 +22,7 @@ from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.inspection import (
     ActivationProfileDisplay,
     ContactSheetDisplay,
+    DecisionDisplay,
     EnergyDropDisplay,
     explain_clipping,
 )
@@ -40,8 +42,26 @@ print(f"decision_function without the clip {plain.decision_function(image)[0]:+.
 print(f"decision_function with the clip {detector.decision_function(image)[0]:+.2f}")
 
 # %%
-# The units
-# ---------
+# Why it is rejected
+# ------------------
+# The bars lead from the score of typical digits to that of the photograph, once by way
+# of the units and once by way of the classes.
+
+DecisionDisplay.from_estimator(detector, image, digits.X_test)
+plt.show()
+
+# %%
+# What the clip took
+# ------------------
+# The energy of digits drops too, so the drop alone does not say why the photograph is
+# rejected.
+
+id_drop = explain_clipping(detector, digits.X_test).drop
+low, high = np.percentile(id_drop, [5, 95])
+print(f"digits lose {low:.2f} to {high:.2f} (5 to 95 %)")
+print(f"this photograph loses {explained.drop[row]:.2f}")
+
+# %%
 # The contributions add up to the drop. A clipped unit with a negative weight for the
 # likely classes raises the energy, so its bar has the opposite direction.
 
@@ -70,5 +90,5 @@ ContactSheetDisplay.from_estimator(detector, images)
 plt.show()
 
 # %%
-# **What to see:** a few units cause most of the drop. They are units that photographs
-# often activate beyond the clip.
+# **What to see:** the score of the photograph is far below that of typical digits, and
+# the bars say by way of which units and classes.

@@ -6,13 +6,14 @@ from typing import ClassVar
 import numpy as np
 
 from reactood._scoring._base import BaseReActDetector
-from reactood._scoring._clip import Clip, learn_clip
+from reactood._scoring._clip import Clip, learn_clip, learn_clips
 from reactood._scoring._heads import make_head
 from reactood._scoring._left_out import leave_classes_out
 from reactood._scoring._streaming import StreamingMixin
 from reactood._utils._estimators import as_a_whole
 from reactood._utils._labels import check_marks, id_rows
 from reactood._utils._sklearn import Interval, _fit_context
+from reactood._utils._tensors import as_array
 from reactood._utils._warnings import warn
 from reactood.metrics import auroc
 
@@ -24,6 +25,7 @@ LEAST_CHECKED = 300
 LEAST_GAP = 0.03  # of AUROC, behind another score
 LEAST_RATIO = 1.25  # of the errors, 1 - AUROC
 LEAST_DEVIATIONS = 2  # standard errors of the gap
+SIGNED = 0.1  # from this share of negative activations on, a lower clip is tried
 
 
 class ReActDetector(StreamingMixin, BaseReActDetector):
@@ -178,7 +180,9 @@ class ReActDetector(StreamingMixin, BaseReActDetector):
     shows it without OOD data. `fit` therefore leaves half of the classes out of the
     head, three times, on at most 2,000 rows. It compares how well the rows of these
     classes are separated from the others by the detector's own score, the maximum
-    softmax probability and the centered energy, each with and without the clip. It
+    softmax probability and the centered energy, each with and without the clip, and
+    where at least 10 % of the activations are negative also with a clip from both
+    sides, unless `lower_percentile` is given. It
     warns where the own setting is at least 3 points of AUROC behind the best, where
     this gap is at least two standard errors over the parts of the classes, and where
     the setting makes 1.25 times as many errors;
@@ -315,6 +319,9 @@ class ReActDetector(StreamingMixin, BaseReActDetector):
         names = list(dict.fromkeys([self.score_function, "msp", "centered_energy"]))
         scores = [(name, self.temperature) for name in names]
         clips = [clip] if clip.is_open else [clip, Clip()]
+        below = self._share_below_zero(X, rows)
+        if below >= SIGNED and self._clips_above_alone():
+            clips += self._two_sided(X, rows)
         found = scorer.scores_of_reduced(X, clips, scores, left_out.kept, rows)
         aurocs = {
             (i, score): np.array(list(map(auroc, left_out.labels, of_parts)))
@@ -330,15 +337,44 @@ class ReActDetector(StreamingMixin, BaseReActDetector):
         ) or 1 - own < LEAST_RATIO * (1 - other):
             return
         by_hand = self.threshold is not None
-        and_clip = "without a" if clips[i].is_open else "with the same"
+        if i == 2:
+            and_clip = (
+                f"with lower_percentile={100 - self.percentile:g} and the same upper"
+            )
+        else:
+            and_clip = "without a" if clips[i].is_open else "with the same"
         clip_parameter = "threshold" if by_hand else f"percentile={self.percentile!r}"
         if self.lower_percentile is not None:
             clip_parameter += f", lower_percentile={self.lower_percentile!r}"
+        signed = ""
+        if below >= SIGNED:
+            signed = (
+                f"{100 * below:.0f} % of the activations are negative, and ReAct was "
+                "made for features after a ReLU. "
+            )
         warn(
             f"score_function={self.score_function!r} with {clip_parameter} detects "
             f"left-out classes worse than {names[score]!r} {and_clip} clip on this "
             f"network (AUROC {own:.3f} against {other:.3f}), and may rank OOD data "
-            "badly. "
+            f"badly. {signed}"
             "reactood.model_selection.tune_detector chooses score and percentile "
             "without OOD data; check_score=False turns this check off."
         )
+
+    def _clips_above_alone(self):
+        by_percentile = self.threshold is None and self.percentile is not None
+        return by_percentile and self.lower_percentile is None and self.percentile > 50
+
+    def _share_below_zero(self, X, rows):
+        return float((as_array(X[np.flatnonzero(rows)]) < 0).mean())
+
+    def _two_sided(self, X, rows):
+        """Return the clip that treats both ends alike, unless it is a useless one."""
+        ((both,),) = learn_clips(
+            X,
+            [rows],
+            [self.percentile],
+            lower_percentile=100 - self.percentile,
+            per_unit=self.per_unit,
+        )
+        return [] if both.problem else [both]

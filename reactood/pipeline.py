@@ -62,6 +62,10 @@ def _without_labels(batch):
     return batch
 
 
+def _detects(pipeline):
+    return hasattr(pipeline.steps[-1][1], "detect")
+
+
 class ReActPipeline(Shown, Pipeline):
     """A :class:`~sklearn.pipeline.Pipeline` from images to decisions.
 
@@ -193,6 +197,24 @@ class ReActPipeline(Shown, Pipeline):
         detector._fit_passes(one_pass, exact=exact)
         return self
 
+    @available_if(_detects)
+    def detect(self, X):
+        """Return scores, decisions and classes; images pass through the network once.
+
+        Parameters
+        ----------
+        X : images
+            Whatever the first step takes.
+
+        Returns
+        -------
+        detection : Detection
+            A named tuple of `scores`, `labels` and `classes`, arrays of shape
+            (n_samples,), as `score_samples`, `predict` and `predict_class` return them.
+        """
+        steps, detector = parts_of(self)
+        return detector.detect(X if steps is None else steps.transform(X))
+
     def set_params(self, **params):
         """Set parameters of the pipeline or, as `step__parameter`, of its steps.
 
@@ -243,8 +265,8 @@ def make_react_pipeline(model, *, weights="DEFAULT", memory=None, **parameters):
 
     **parameters
         Parameters of either step by name. Of the extractor: `layer`, `preprocess`,
-        `batch_size`, `device`, `precision`, `engine`, `num_workers`, `cache`,
-        `on_error`, `verbose`. Of the detector:
+        `batch_size`, `device`, `precision`, `engine`, `decoder`, `num_workers`,
+        `cache`, `on_error`, `verbose`. Of the detector:
         `percentile`, `threshold`, `lower_percentile`, `per_unit`, `score_function`,
         `temperature`, `contamination`, `head`, `on_nan`, `check_score`, `sample_size`.
         `batch_size` and `device` by themselves mean the extractor's;

@@ -78,6 +78,9 @@ def run(options):
     save(fitted, options.out)
     if not options.quiet:
         say(_summary(fitted, pipeline.steps[-1][1], len(features.values)))
+        signed = _note_of_signed(pipeline.steps[-1][1], features.values)
+        if signed:
+            say(signed)
         say(f"Written: {options.out}")
     return features.report()
 
@@ -97,4 +100,18 @@ def _summary(fitted, detector, n_images):
     return text + (
         f"threshold {fitted.offset_:.4g} by {len(fitted.calibration_scores_)} "
         f"calibration images at alpha {fitted.alpha:g}."
+    )
+
+
+def _note_of_signed(detector, features):
+    """Return a hint where a clip from above meets features without a ReLU, or ""."""
+    from reactood.detector import SIGNED
+
+    share = float((features < 0).mean())
+    from_above = detector.percentile is not None and detector.lower_percentile is None
+    if share < SIGNED or not from_above or detector.score_function == "msp":
+        return ""
+    return (
+        f"{100 * share:.0f} % of the activations are negative: ReAct was made for "
+        "features after a ReLU. Compare other settings with reactood tune."
     )

@@ -40,6 +40,7 @@ class ImageScorer(RowScorer):
             "device": device.type,
             "precision": self.extractor.precision,
             "engine": self.extractor.engine,
+            "decoder": self.extractor.decoder,
         }
 
     def __call__(self, paths):

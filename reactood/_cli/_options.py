@@ -9,6 +9,7 @@ SCORES = (
 )
 PRECISIONS = "float32", "bfloat16", "float16"
 ENGINES = "eager", "compile", "openvino", "auto"
+DECODERS = "auto", "pillow", "torchcodec"
 DETECTOR = ".safetensors"
 INPUTS = (
     "folders (with all folders below them), image files, patterns such as "
@@ -131,6 +132,7 @@ def add_running(parser):
     add("--device", help="auto, cpu, cuda, ...")
     add("--precision", choices=PRECISIONS, help="precision of the network")
     add("--engine", choices=ENGINES, help="what runs the network")
+    add("--decoder", choices=DECODERS, help="what decodes and resizes JPEG files")
     add("--workers", type=count, metavar="N", help="processes that read images")
     add("--cache", metavar="DIR", help="folder where features are kept")
     add_quiet(parser)
@@ -147,7 +149,10 @@ def add_quiet(parser):
 
 def running(options):
     """Return the parameters of an extractor that the options give."""
-    names = ("batch_size", "device", "precision", "engine", "workers", "cache")
+    names = (
+        *("batch_size", "device", "precision", "engine"),
+        *("decoder", "workers", "cache"),
+    )
     given = {name: getattr(options, name, None) for name in names}
     given["num_workers"] = given.pop("workers")
     return {name: value for name, value in given.items() if value is not None}

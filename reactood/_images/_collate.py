@@ -8,7 +8,7 @@ from torch.utils.data import (
     Dataset,
 )
 
-from reactood._images._pixels import image_in
+from reactood._images._pixels import image_in, pixels_together
 
 
 class Batch(NamedTuple):
@@ -58,7 +58,10 @@ def collate(items):
 
 def _stacked(group):
     rows, images = map(list, zip(*group, strict=True))
-    return rows, torch.stack(images)
+    if not pixels_together(images[0]):
+        return rows, torch.stack(images)
+    # The numbers of a pixel stay side by side: to part them would take a copy.
+    return rows, torch.stack([x.movedim(-3, -1) for x in images]).movedim(-1, -3)
 
 
 class Uniform:

@@ -21,7 +21,7 @@ USUAL = "JPEG", "PNG"
 NEVER_ALONE = {"MPO": "JPEG"}  # formats that the decoder of another format opens
 MOST_SHOWN = 200  # characters of a value in a message
 MOST_BYTES_OF_PATH = 4096
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -147,7 +147,7 @@ def upright(image):
     As viewers do. An orientation that cannot be read is none.
     """
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # broken data may raise any error
         turn = None
     if turn is None:

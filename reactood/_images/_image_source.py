@@ -44,6 +44,9 @@ class ImageSource(abc.ABC):
         Number of images; None where only a pass over them tells.
     length : int or None
         How many rows a pass will give, where that is known before it.
+    fields : Fields or None
+        What a batch of integers holds: the arguments of the network by name, or
+        tokens. None for images and numbers.
     keyed : bool
         Whether rows have keys before they are prepared.
     read_before : Begun or None
@@ -51,6 +54,7 @@ class ImageSource(abc.ABC):
     """
 
     n_rows: int | None
+    fields: Any = None
     keyed: bool = False
     read_before: "Begun | None" = None
 

@@ -90,6 +90,15 @@ def channels_last(shape):
     )
 
 
+def pixels_together(tensor):
+    """Return whether (..., C, H, W) lies in memory as (..., H, W, C)."""
+    return (
+        tensor.ndim >= 3
+        and not tensor.is_contiguous()
+        and tensor.movedim(-3, -1).is_contiguous()
+    )
+
+
 def check_plain(item):
     """Refuse arrays and tensors that hold no plain numbers, or hide some."""
     if isinstance(item, np.ma.MaskedArray):

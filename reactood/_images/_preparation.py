@@ -10,7 +10,15 @@ from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
+from reactood._images._codec import (
+    decode_jpeg,
+    geometry_of,
+    jpeg_in,
+    size_of,
+    uses_torchcodec,
+)
 from reactood._images._files import (
+    Refused,
     check_pixels,
     decode,
     is_encoded,
@@ -26,6 +34,7 @@ from reactood._images._pixels import (
     as_rgb_or_grey,
     check_plain,
     no_image,
+    pixels_together,
 )
 from reactood._utils._tensors import as_tensor
 
@@ -45,11 +54,14 @@ SAME_SIZE = (
 PROCESSED = "pixel_values"  # the key of the result of Hugging Face's image processors
 
 
-def preparation_of(preprocess, transform):
+def preparation_of(preprocess, transform, decoder="pillow"):
     """Return the preparation that `preprocess` asks for, beside a model's transform."""
+    if decoder == "torchcodec":
+        uses_torchcodec(decoder)  # raises here, not for each image
     if preprocess == "auto":
-        return Preparation(transform or MissingTransform(), rgb=True)
-    return Preparation(preprocess, rgb=False)
+        transform = transform or MissingTransform()
+        return Preparation(transform, rgb=True, decoder=decoder)
+    return Preparation(preprocess, rgb=False, decoder=decoder)
 
 
 class Preparation:
@@ -66,12 +78,19 @@ class Preparation:
         From a PIL image to a float tensor; None scales the pixels to [0, 1].
     rgb : bool
         Whether the transform gets RGB; a user's own gets the image as it is.
+    decoder : {"auto", "pillow", "torchcodec"}
+        What reads files of which all steps are known; Pillow reads the others.
     """
 
-    def __init__(self, transform, *, rgb):
+    def __init__(self, transform, *, rgb, decoder="pillow"):
         self.transform = transform
         self.rgb = rgb
+        self.decoder = decoder
         self.split = _split(transform)
+        # What torch does instead of Pillow; None where it cannot.
+        self.geometry = None
+        if self.split is not None and decoder != "pillow":
+            self.geometry = geometry_of(transform)
         self.moments: dict[torch.device, list[torch.Tensor]] = {}
 
     @property
@@ -82,6 +101,9 @@ class Preparation:
     def __call__(self, item):
         """Prepare a path, an encoded image, a PIL image, an array or a tensor."""
         if is_path(item) or is_encoded(item):
+            pixels = self._pixels_of_jpeg(item)
+            if pixels is not None:
+                return pixels
             image = decode(item)
             if self.rgb or self.transform is None:
                 image = as_rgb(image)
@@ -121,17 +143,52 @@ class Preparation:
                 for x in (mean, std)
             ]
         mean, std = self.moments[batch.device]
-        return batch.sub_(mean).div_(std)
+        if not pixels_together(batch):
+            return batch.sub_(mean).div_(std)
+        # Whole rows of an image at once: three numbers at a time would be slow.
+        n_channels, width = batch.shape[1], batch.shape[3]
+        rows = batch.movedim(1, -1).flatten(-2)
+        mean, std = (x.flatten().expand(n_channels).repeat(width) for x in (mean, std))
+        return rows.sub_(mean).div_(std).unflatten(-1, (width, -1)).movedim(-1, 1)
+
+    def _pixels_of_jpeg(self, item):
+        """Return the pixels of a file without Pillow; None where Pillow must read it.
+
+        As it must where anything is wrong, so that there is one set of errors.
+        """
+        if self.geometry is None or not uses_torchcodec(self.decoder):
+            return None
+        jpeg = jpeg_in(item)
+        if jpeg is None or not self._takes_channels(jpeg.n_channels):
+            return None
+        try:
+            check_pixels(*size_of(jpeg))
+            check_resized(self.transform, size_of(jpeg))
+            pixels = decode_jpeg(jpeg)
+            return None if pixels is None else self.geometry(pixels)
+        except (Refused, RuntimeError, ValueError):
+            return None
+
+    def _takes_channels(self, n_channels):
+        """Return whether channels as many as these become RGB: torchcodec's pixels."""
+        if self.rgb or self.transform is None or n_channels == 3:
+            return self.n_means in (1, 3)
+        return self.n_means == 3  # a single mean goes with grey pixels
+
+    @property
+    def n_means(self):
+        """For how many channels the known steps have means."""
+        mean = self.split[1]
+        return 1 if mean is None else len(mean)
 
     def _transformed(self, image):
-        check_resized(self.transform, image)
+        check_resized(self.transform, image.size)
         if self.split is not None:
-            pixels, mean, _ = self.split
+            pixels = self.split[0]
             tensor = pixels(image)
-            n_means = 1 if mean is None else len(mean)
-            if tensor.dtype == torch.uint8 and n_means in (1, len(tensor)):
+            if tensor.dtype == torch.uint8 and self.n_means in (1, len(tensor)):
                 return tensor
-            if n_means == 3:  # only known steps, which need RGB
+            if self.n_means == 3:  # only known steps, which need RGB
                 return pixels(as_rgb(image))
         if isinstance(self.transform, MissingTransform):
             return self.transform(image)
@@ -261,7 +318,7 @@ class MissingTransform:
         )
 
 
-def check_resized(transform, image):
+def check_resized(transform, size):
     """Raise ValueError where known steps would make an image too large.
 
     A picture one pixel high grows to 256 times as many pixels in each direction.
@@ -271,7 +328,7 @@ def check_resized(transform, image):
         steps = [transforms.Resize(transform.resize_size)]
     elif isinstance(transform, torch.nn.Sequential):
         steps = transform
-    width, height = image.size
+    width, height = size
     for step in steps:
         if isinstance(step, transforms.Resize | v2.Resize):
             width, height = _resized(step, width, height)

@@ -26,6 +26,7 @@ from torch.utils.data import (
 )
 
 from reactood._images._collate import (
+    Batch,
     Prepared,
     Uniform,
     allow_pixels,
@@ -38,6 +39,7 @@ from reactood._images._image_source import Begun, ImageSource
 from reactood._images._kinds import check_paths, image_items
 from reactood._images._pixels import check_plain, image_in
 from reactood._images._preparation import Preparation
+from reactood._utils._fields import TOKENS, columns_of, fields_of, has_fields
 from reactood._utils._tensors import as_tensor
 from reactood._utils._warnings import warn
 
@@ -49,12 +51,16 @@ def open_source(
     validate: Callable[[Any], Any],
     num_workers: int = 0,
     missing_ok: bool = False,
+    tokens: bool = False,
 ) -> ImageSource:
     """Return the source of the images in ``X``.
 
     ``validate`` checks what is a numeric array, already preprocessed, and returns it.
-    Unless ``missing_ok``, a path that does not exist raises at once.
+    Unless ``missing_ok``, a path that does not exist raises at once. With ``tokens``,
+    rows of integers stay integers.
     """
+    if has_fields(X):
+        return FieldSource(columns_of(X))
     if isinstance(X, DataLoader):
         return LoaderSource(X, prepare)
     if isinstance(X, IterableDataset):
@@ -64,7 +70,7 @@ def open_source(
         )
     items: Any = X if isinstance(X, Dataset) else image_items(X)
     if items is None:
-        return ArraySource(validate(X))
+        return ArraySource(validate(X), tokens=tokens)
     if len(items) == 0:
         raise ValueError(
             f"Got an empty {type(X).__name__}, 0 images; a minimum of 1 is required."
@@ -79,9 +85,11 @@ class ArraySource(ImageSource):
 
     keyed = True
 
-    def __init__(self, X):
+    def __init__(self, X, *, tokens=False):
         self.X = X
         self.n_rows = X.shape[0]
+        if tokens and X.ndim == 2 and not as_tensor(X[:1]).is_floating_point():
+            self.fields = TOKENS
 
     def keys(self, rows):
         """Return what each row is known by."""
@@ -96,8 +104,36 @@ class ArraySource(ImageSource):
         for rows in order:
             first, last = rows[0], rows[-1] + 1
             picked = slice(first, last) if last - first == len(rows) else rows
-            images = as_tensor(self.X[picked]).cpu().to(torch.float32).contiguous()
+            dtype = torch.float32 if self.fields is None else torch.int64
+            images = as_tensor(self.X[picked]).cpu().to(dtype).contiguous()
             yield check_finite(rows, images)
+
+
+class FieldSource(ImageSource):
+    """Rows of a dict of tensors, which a network takes as arguments by name."""
+
+    keyed = True
+
+    def __init__(self, columns):
+        self.columns = columns
+        self.fields = fields_of(columns)
+        self.n_rows = len(next(iter(columns.values())))
+
+    def _packed(self, rows):
+        return self.fields.pack({k: v[rows].cpu() for k, v in self.columns.items()})
+
+    def keys(self, rows):
+        """Return what each row is known by: all of its fields."""
+        return [image_digest(row) for row in self._packed(rows)]
+
+    def image(self, row):
+        """Return one sample as a dict."""
+        return {name: values[row] for name, values in self.columns.items()}
+
+    def batches(self, order):
+        """Yield the batches of rows that ``order`` names."""
+        for rows in order:
+            yield Batch(rows, self._packed(rows), {})
 
 
 class ItemSource(ImageSource):

@@ -16,6 +16,7 @@ from reactood._networks._folding import (
     is_convolutional,
     same_features,
 )
+from reactood._utils._fields import Fields
 from reactood._utils._messages import kind_of
 from reactood._utils._modules import (
     linear_arrays,
@@ -163,9 +164,12 @@ class Plan:
     stop: Stop
     arrangement: Arrangement
     n_features: int
+    fields: Fields | None = None  # what a batch of integers holds
 
     def apply(self, network):
         """Return the backbone of ``network``, private to it."""
+        if self.fields is not None:
+            self.fields.attach(network)
         backbone = Backbone(network, self.stop)
         backbone.arrange(self.arrangement)
         return freeze(backbone)

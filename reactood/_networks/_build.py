@@ -12,6 +12,7 @@ import torchvision
 from torch import nn
 from torchvision.models import WeightsEnum
 
+from reactood._networks._hugging_face import PREFIX, from_hugging_face
 from reactood._utils._ambient import default_device, float32_by_default
 from reactood._utils._messages import did_you_mean
 from reactood._utils._modules import check_values, private_build, private_copy
@@ -71,12 +72,15 @@ def seeded():
 def _from_name(name, weights):
     if name.startswith("timm/"):
         return _from_timm(name.removeprefix("timm/"), weights), None
+    if name.startswith(PREFIX):
+        return from_hugging_face(name.removeprefix(PREFIX), weights)
     known = torchvision.models.list_models(module=torchvision.models)
     if name.lower() not in known:
         raise ValueError(
             f"model={name!r} is no torchvision classifier"
-            f"{did_you_mean(name, known)}; timm's are 'timm/NAME', and your "
-            "own model is passed as a module or as a function that builds it."
+            f"{did_you_mean(name, known)}; timm's are 'timm/NAME', "
+            "Hugging Face's 'hf/OWNER/NAME', and your own model is passed as a module "
+            "or as a function that builds it."
         )
     available = torchvision.models.get_model_weights(name)
     if weights is not None and not isinstance(weights, str | WeightsEnum):

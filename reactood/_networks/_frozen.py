@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from reactood._networks._backbone import Backbone
-from reactood._networks._build import build_network
+from reactood._networks._build import build_network, seeded
 from reactood._networks._engines import make_engine
 from reactood._networks._forward import explained
 from reactood._networks._head import head_checksum
+from reactood._networks._hugging_face import version_of
 from reactood._networks._proof import attach
 from reactood._utils._ambient import default_device, no_gradients, without_autocast
 from reactood._utils._fingerprint._walk import identity
@@ -53,6 +54,8 @@ class FrozenModel:
         Why the network has no identity.
     transform : callable or None
         The preprocessing that belongs to the weights.
+    embeds : bool
+        Whether the network has embeddings, and so may take integers.
     head_checksum : int or None
         Of the head of a network that a function built.
     plan : Plan
@@ -65,6 +68,7 @@ class FrozenModel:
         self.named = isinstance(model, str)
         self.recipe: Any = (model, weights) if self.named else None
         self.problem = self.head_checksum = None
+        self.embeds = False
         self.plan: Any = None
         self.input_shape: Any = None
         self._network: Any = None  # before it is proved
@@ -72,35 +76,42 @@ class FrozenModel:
         self._backbone: Any = None
         self._engine: Any = None
         self._engine_settings: Any = None
-        known = self._recall(self.recipe) if self.named else None
+        key = model, weights, version_of(model)
+        known = self._recall(key) if self.named else None
         if known is not None:
-            self.title, self.identity, self._checksum, self.transform = known
+            self.title, self.identity, self._checksum, self.transform = known[:4]
+            self.embeds = known[4]
             return
         self._network, self.transform = build_network(model, weights)
         self.title = model if self.named else type(self._network).__name__
         self.identity = self._identify()
+        kinds = nn.Embedding | nn.EmbeddingBag
+        self.embeds = any(isinstance(m, kinds) for m in self._network.modules())
         self._checksum = checksum_weights(self._network) if self.named else None
         if self.named:
-            known = self.title, self.identity, self._checksum, self.transform
-            self._remember(self.recipe, known)
+            known = (
+                *(self.title, self.identity, self._checksum, self.transform),
+                self.embeds,
+            )
+            self._remember(key, known)
         elif not isinstance(model, nn.Module):
             self.head_checksum = head_checksum(self._network)
 
-    def prove(self, batch, layer, *, folding, passes):
+    def prove(self, batch, layer, *, folding, passes, fields=None):
         """Find where the network stops, proved on a few preprocessed images.
 
         ``layer`` names a layer whose output is the feature; None stands for the input
         of the head. ``passes`` is the default device of the program, as the network's
-        code may ask for it.
+        code may ask for it. ``fields`` says what a batch of integers holds.
         """
-        key = self.identity, layer, tuple(batch.shape), folding
+        key = self.identity, layer, tuple(batch.shape), folding, fields
         plan = self._recall(key)
         backbone = None
         if plan is None:
             network = self._take().to(batch.device)
             with explained(network, batch), default_device(passes):
                 backbone, plan, consistent = attach(
-                    network, batch, layer, folding=folding
+                    network, batch, layer, folding=folding, fields=fields
                 )
             # One image alone cannot show that images depend on each other.
             if consistent and self.identity is not None:
@@ -115,6 +126,18 @@ class FrozenModel:
         backbone = plan.apply(self._take())
         self.plan, self._backbone, self._network = plan, backbone, None
         self.input_shape = input_shape
+
+    def takes_tokens(self, batch):
+        """Return whether the network, not proved yet, takes these integers as such."""
+        if not self.embeds:
+            return False
+        if self._network is None:  # it was built before, by its name
+            self._network = self._take()
+        network = self._network.to(batch.device)
+        with seeded(), no_gradients(), contextlib.suppress(Exception):
+            network(batch[:1].clone())
+            return True
+        return False
 
     @property
     def backbone(self) -> Backbone:
@@ -158,7 +181,7 @@ class FrozenModel:
         if checksum_weights(network) != self._checksum:
             raise ValueError(
                 f"The model built of {self.recipe} has other weights here than where "
-                "this extractor was fitted: another version of torchvision, perhaps. "
+                "this extractor was fitted: another version of its library, perhaps. "
                 "Fit it again."
             )
         return network

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from reactood._networks._build import build_network
+from reactood._networks._hugging_face import version_of
 from reactood._utils._messages import listed
 from reactood._utils._modules import (
     linear_arrays,
@@ -47,7 +48,7 @@ class ModelHead:
     def __call__(self):
         """Return weight and bias."""
         if isinstance(self.model, str):
-            return _named_head(self.model, self.weights)
+            return _named_head(self.model, self.weights, version_of(self.model))
         noted = _noted(factory_keys(self.model))
         head = _head_arrays(build_network(self.model, self.weights)[0])
         if noted not in (None, _checksum(head)):
@@ -117,7 +118,7 @@ def _checksum(head):
 
 
 @functools.lru_cache(maxsize=4)
-def _named_head(model, weights):
+def _named_head(model, weights, version):
     return _head_arrays(build_network(model, weights)[0])
 
 

@@ -20,10 +20,11 @@ PROOF_TOLERANCE = 1e-4
 PROOF_IMAGES = 4
 
 
-def attach(network, batch, layer=None, *, folding=True):
+def attach(network, batch, layer=None, *, folding=True, fields=None):
     """Find where to stop in ``network``, and prove it on a few preprocessed images.
 
-    With ``folding``, convolutions do the normalisation after them where they can.
+    ``fields`` says what a batch of integers holds. With ``folding``, convolutions do
+    the normalisation after them where they can.
     Returns the backbone, its plan, and whether the plan holds for other images too: not
     of a model that says something else each time.
     """
@@ -31,6 +32,8 @@ def attach(network, batch, layer=None, *, folding=True):
     # a copy of the images, as models may change their input.
     with seeded(), no_gradients():
         n_images = len(batch)
+        if fields is not None:
+            fields.attach(network)
         if layer is not None:
             backbone, batch = attach_layer(network, batch, layer)
             features = backbone(batch.clone())
@@ -48,7 +51,7 @@ def attach(network, batch, layer=None, *, folding=True):
                 )
         consistent = _check_rows(backbone, batch, features) and len(batch) == n_images
         backbone.optimize(batch, features, folding=folding)
-    plan = Plan(backbone.stop, backbone.arrangement, features.shape[1])
+    plan = Plan(backbone.stop, backbone.arrangement, features.shape[1], fields)
     return freeze(backbone), plan, consistent
 
 

@@ -1,7 +1,7 @@
 """The base class of ReActDetector and ReActDetectorCV: everything but `fit`."""
 
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,14 @@ from reactood._utils._sklearn import (
 )
 from reactood._utils._tensors import as_tensor
 from reactood._utils._validation import validate_array
+
+
+class Detection(NamedTuple):
+    """What a detector says of each row."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    classes: np.ndarray
 
 
 class BaseReActDetector(
@@ -112,6 +120,40 @@ class BaseReActDetector(
         """
         check_is_fitted(self)
         return self._scorer(self._fitted_head()).classes(self._validate(X, reset=False))
+
+    def detect(self, X):
+        """Return scores, decisions and classes together.
+
+        For each row what `score_samples`, `predict` and `predict_class` return. In a
+        pipeline made by :func:`~reactood.make_react_pipeline`, images pass through the
+        network once instead of three times.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        detection : Detection
+            A named tuple of three arrays of shape (n_samples,): `scores`, float64, the
+            higher, the more in-distribution; `labels`, 1 for in-distribution and -1
+            for out-of-distribution; `classes`, the classifier's own decision.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from reactood import ReActDetector
+        >>> X = np.random.default_rng(0).gamma(2.0, size=(99, 4))
+        >>> detector = ReActDetector((np.eye(3, 4), np.zeros(3))).fit(X)
+        >>> scores, labels, classes = detector.detect(X[:2])
+        >>> labels
+        array([1, 1])
+        """
+        scores = self.score_samples(X)
+        # As in `predict`: NaN is not at least the offset.
+        labels = np.where(scores - self.offset_ >= 0, 1, -1)
+        return Detection(scores, labels, self.predict_class(X))
 
     def rectify(self, X):
         """Clip features at the thresholds that `fit` learned.

@@ -294,7 +294,7 @@ def gen(
     largest, index = logits.topk(min(n_largest, logits.shape[1]), dim=1)
     top = largest[:, :1]
     # The largest p is 1 / (1 + others): its distance to 1 keeps all bits that way.
-    others = ((logits - top) / temperature).exp_().scatter_(1, index[:, :1], 0)
+    others = ((logits - top) / temperature).scatter_(1, index[:, :1], -torch.inf).exp_()
     log_p = (largest - top) / temperature - others.sum(1, keepdim=True).log1p()
     log_rest = torch.log(-torch.expm1(log_p))  # log(1 - p)
     return -(gamma * (log_p + log_rest)).exp().double().sum(dim=1)

@@ -87,7 +87,7 @@ def with_statistics_of(extractor, X):
         norm.train()  # dropout and all other layers stay in eval mode
     source = open_source(
         X,
-        preparation_of(extractor.preprocess, transform),
+        preparation_of(extractor.preprocess, transform, extractor.decoder),
         validate=functools.partial(
             check_array, dtype="numeric", allow_nd=True, ensure_all_finite=False
         ),

@@ -13,6 +13,7 @@ from reactood._scoring._clip import learn_clip
 from reactood._scoring._heads import of_both_classes
 from reactood._utils._ambient import no_gradients
 from reactood._utils._estimators import as_a_whole
+from reactood._utils._fields import described
 from reactood._utils._labels import id_rows
 from reactood._utils._sklearn import Interval, _fit_context
 from reactood.extractor._base import BaseFeatureExtractor
@@ -212,6 +213,11 @@ class ODINFeatureExtractor(BaseFeatureExtractor):
     def _fit(self, X, y):
         """Fit, and return the source of the images, or None if all have been read."""
         source = self._fit_model(X)
+        if source.fields is not None:
+            raise TypeError(
+                f"{type(self).__name__} needs gradients of its input, and "
+                f"{described(source.fields)} have none; use TorchFeatureExtractor."
+            )
         self.activation_threshold_ = float("inf")
         if self.threshold is not None:
             self.activation_threshold_ = float(self.threshold)

@@ -17,9 +17,9 @@ class FeatureCache:
     `cache`. Each image has one row of features. The row is used again if all of these
     are the same: the image (its pixels; for a PIL image also its palette, EXIF and
     other metadata; for a file its path, size, times and inode number), the model
-    with all its weights, the layer, the preprocessing, the precision, the engine, and
-    the versions of torch and torchvision. Images whose rows are in the cache need no
-    forward pass, in any order, subset or process.
+    with all its weights, the layer, the preprocessing, the precision, the engine, the
+    decoder of files, and the versions of torch and torchvision. Images whose rows are
+    in the cache need no forward pass, in any order, subset or process.
 
     Parameters
     ----------

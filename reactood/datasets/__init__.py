@@ -2,5 +2,12 @@
 
 from reactood.datasets._digits import digits_classifier, load_digits_ood
 from reactood.datasets._images import ImageDataset, list_images
+from reactood.datasets._input_dict import InputDict
 
-__all__ = ["ImageDataset", "digits_classifier", "list_images", "load_digits_ood"]
+__all__ = [
+    "ImageDataset",
+    "InputDict",
+    "digits_classifier",
+    "list_images",
+    "load_digits_ood",
+]

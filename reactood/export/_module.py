@@ -12,6 +12,7 @@ from reactood._networks._folding import same_features
 from reactood._scoring._heads import LinearHead, ModuleHead, of_both_classes
 from reactood._scoring._scores import check_result
 from reactood._utils._ambient import default_device, no_gradients
+from reactood._utils._fields import described
 from reactood.export._parts import round_up
 from reactood.export._pixels import Pixels
 from reactood.export._rules import Rules
@@ -200,6 +201,12 @@ def _backbone_of(extractor):
     if extractor is None:
         return None
     frozen = extractor._frozen
+    if frozen.plan.fields is not None:
+        raise ValueError(
+            f"{frozen.title} takes {described(frozen.plan.fields)}, and only networks "
+            "of float arrays or images can be exported. Export the detector alone, "
+            "the last step of the pipeline, and run the network beside it."
+        )
     try:
         with no_gradients(), default_device():
             module = Headless(*frozen.backbone.without_hooks()).cpu()

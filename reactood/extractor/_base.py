@@ -30,6 +30,7 @@ from reactood._utils._ambient import (
     without_autocast,
 )
 from reactood._utils._estimators import as_a_whole
+from reactood._utils._fields import TOKENS, described
 from reactood._utils._sklearn import Interval, StrOptions
 from reactood._utils._validation import validate_array
 from reactood._utils._warnings import warn
@@ -48,6 +49,8 @@ class BaseFeatureExtractor(
     """
 
     __metadata_request__transform: ClassVar = {"out": UNUSED}
+
+    decoder = "pillow"  # a subclass may have it as a parameter
 
     _parameter_constraints: ClassVar[dict] = {
         "model": [str, nn.Module, callable],
@@ -122,9 +125,15 @@ class BaseFeatureExtractor(
             factory = not isinstance(self.model, str | nn.Module)
             keys = factory_keys(self.model) if factory else ()
             frozen = FrozenModel(self.model, self.weights)
-            source = self._open(X, frozen.transform, reset=True, missing_ok=skip)
+            source = self._open(
+                X, frozen.transform, reset=True, missing_ok=skip, tokens=frozen.embeds
+            )
             batch = first_images(source, PROOF_IMAGES, skip_errors=skip).to(device)
-            frozen.prove(batch, layer, folding=folding, passes=passes)
+            if source.fields == TOKENS and not frozen.takes_tokens(batch):
+                source.fields, batch = None, batch.float()
+            frozen.prove(
+                batch, layer, folding=folding, passes=passes, fields=source.fields
+            )
         self._frozen = frozen
         self.n_features_out_ = frozen.plan.n_features
         self._begun = source.begun
@@ -134,20 +143,34 @@ class BaseFeatureExtractor(
     def _open_again(self, X, *, missing_ok=False):
         """Return the source of images that are given after those of `fit`."""
         transform = self._frozen.transform
-        source = self._open(X, transform, reset=False, missing_ok=missing_ok)
+        fields = self._frozen.plan.fields
+        source = self._open(
+            X,
+            transform,
+            reset=False,
+            missing_ok=missing_ok,
+            tokens=fields == TOKENS,
+        )
+        if source.fields != fields:
+            raise ValueError(
+                f"X holds {described(source.fields)}, and fit was given "
+                f"{described(fields)}; expected the same names, types and, where "
+                "fields differ in shape, shapes."
+            )
         warn_of_another_order(source)
         source.read_before = self._begun
         return source
 
-    def _open(self, X, transform, *, reset, missing_ok=False):
+    def _open(self, X, transform, *, reset, missing_ok=False, tokens=False):
         return open_source(
             X,
-            preparation_of(self.preprocess, transform),
+            preparation_of(self.preprocess, transform, self.decoder),
             validate=functools.partial(
                 validate_array, self, reset=reset, dtype="numeric", allow_nd=True
             ),
             num_workers=self.num_workers,
             missing_ok=missing_ok,
+            tokens=tokens,
         )
 
     @without_autocast()

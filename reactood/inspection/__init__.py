@@ -8,6 +8,8 @@ displays need matplotlib.
 from reactood.inspection._classifier import as_classifier
 from reactood.inspection._contact_sheet import ContactSheetDisplay
 from reactood.inspection._curve import MetricCurveDisplay
+from reactood.inspection._decision import explain_decision
+from reactood.inspection._decision_bars import DecisionDisplay
 from reactood.inspection._drop import EnergyDropDisplay
 from reactood.inspection._explain import explain_clipping
 from reactood.inspection._histogram import ActivationHistogramDisplay
@@ -19,10 +21,12 @@ __all__ = [
     "ActivationHistogramDisplay",
     "ActivationProfileDisplay",
     "ContactSheetDisplay",
+    "DecisionDisplay",
     "EnergyDropDisplay",
     "MetricCurveDisplay",
     "ReductionDisplay",
     "ScoreDistributionDisplay",
     "as_classifier",
     "explain_clipping",
+    "explain_decision",
 ]

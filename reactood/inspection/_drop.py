@@ -20,6 +20,10 @@ class EnergyDropDisplay:
     the right lower the energy, which makes the sample less in-distribution. Units with
     a bar to the left raise the energy.
 
+    This is what the clip takes, not why a sample is rejected: in-distribution samples
+    often lose more of their energy than others do. `DecisionDisplay` says why a sample
+    is rejected.
+
     Use `from_estimator` to make one.
 
     Parameters
@@ -50,6 +54,7 @@ class EnergyDropDisplay:
     See Also
     --------
     explain_clipping : Computes these numbers for many samples.
+    DecisionDisplay : Draws why the score of a sample is low.
 
     Examples
     --------

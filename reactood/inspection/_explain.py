@@ -17,7 +17,8 @@ def explain_clipping(estimator, X):
 
     The energy `T * logsumexp(logits / T)` of a sample changes when its activations
     are clipped. This change is divided among the clipped units: the contributions of
-    a sample add up to its `drop`.
+    a sample add up to its `drop`. The drop is not the reason why a sample is rejected:
+    in-distribution samples often have a larger one. See `explain_decision` for it.
 
     Parameters
     ----------
@@ -57,6 +58,7 @@ def explain_clipping(estimator, X):
     See Also
     --------
     EnergyDropDisplay : Draws the contributions for one sample.
+    explain_decision : Why a sample is rejected.
 
     Notes
     -----

@@ -83,6 +83,7 @@ OUTPUT = {"_sklearn_output_config": Optional(Instance(dict))}
 class Kind:
     """A class, and the checks of its learned attributes.
 
+    ``before`` are the values of parameters that files of older versions do not have.
     ``ignored`` are attributes that are described in another way, belong to one process,
     or tell of the training of a classifier that serves as a head.
     """
@@ -90,6 +91,7 @@ class Kind:
     cls: type
     learned: dict[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    before: dict[str, Any] = field(default_factory=dict)
 
 
 _KINDS = [
@@ -146,7 +148,12 @@ _KINDS = [
             "_states": Array("bettors", "owned"),
         },
     ),
-    Kind(TorchFeatureExtractor, EXTRACTOR, ("_frozen", "_begun")),
+    Kind(
+        TorchFeatureExtractor,
+        EXTRACTOR,
+        ("_frozen", "_begun"),
+        before={"decoder": "pillow"},
+    ),
     Kind(
         ODINFeatureExtractor,
         {**EXTRACTOR, "activation_threshold_": Number(infinite=True)},

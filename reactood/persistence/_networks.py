@@ -13,10 +13,12 @@ from reactood._networks._build import build_network
 from reactood._networks._folding import fold, same_features
 from reactood._networks._frozen import FrozenModel
 from reactood._utils._ambient import default_device, no_gradients, without_autocast
+from reactood._utils._fields import Fields
 from reactood._utils._modules import linear_arrays
 from reactood.persistence._checks import Number, Size, Unfit
 
 FOLDED = "folded_normalisations"  # attribute of networks that came from a file
+KINDS_OF_FIELDS = "float32", "int64", "bool"
 FORMATS = "contiguous_format", "channels_last"
 MOST_ELEMENTS = 1 << 25  # of a probe, 128 MiB
 PROBE_TOLERANCE = 1e-3  # other machines round in other ways
@@ -40,7 +42,8 @@ class NetworkWriter:
         if frozen is None:
             return node
         backbone = frozen.backbone
-        plan, probe = frozen.plan, repeatable_probe(backbone, frozen.input_shape)
+        plan = frozen.plan
+        probe = repeatable_probe(backbone, frozen.input_shape, plan.fields)
         # What was folded before the network came from a file, its code does not know.
         earlier = getattr(backbone.network, FOLDED, ())
         node["network"] = {
@@ -49,6 +52,7 @@ class NetworkWriter:
             "memory_format": plan.arrangement.memory_format,
             "n_features": plan.n_features,
             "input_shape": list(frozen.input_shape),
+            **_described_fields(plan.fields),
             "probe": None if probe is None else self.tensor(probe),
             "checksum": frozen._checksum,
         }
@@ -86,28 +90,32 @@ def hint_of(model):
     return f"{of.__module__}:{of.__qualname__}"
 
 
-def repeatable_probe(backbone, input_shape):
+def repeatable_probe(backbone, input_shape, fields=None):
     """Return the features of noise, always the same; None where they tell nothing.
 
     That is so where a network gives other features each time, or no finite ones.
     """
-    first, second = (probe_of(backbone, input_shape) for _ in range(2))
+    first, second = (probe_of(backbone, input_shape, fields) for _ in range(2))
     if first is None or not first.isfinite().all() or not torch.equal(first, second):
         return None
     return first
 
 
 @without_autocast()
-def probe_of(backbone, input_shape):
+def probe_of(backbone, input_shape, fields=None):
     """Return the features of one image of noise; None for one of enormous size."""
     if math.prod(input_shape) > MOST_ELEMENTS:
         return None
     # This generator of NumPy gives the same numbers for ever.
-    noise = np.random.RandomState(0).standard_normal((1, *input_shape))
+    if fields is None:
+        drawn = np.random.RandomState(0).standard_normal((1, *input_shape))
+        noise = torch.from_numpy(drawn).float()
+    else:
+        noise = fields.noise(input_shape)
     state = backbone.state_dict().values()
     device = next((tensor.device for tensor in state), torch.device("cpu"))
     with no_gradients(), default_device():
-        return backbone(torch.from_numpy(noise).float().to(device)).float().cpu()
+        return backbone(noise.to(device)).float().cpu()
 
 
 class NetworkReader:
@@ -156,15 +164,15 @@ class NetworkReader:
         named = isinstance(model, str)
         if not named:  # the weights in the file are folded already
             arrangement = Arrangement((), arrangement.memory_format)
-        shape = _shape_of(node)
+        shape, fields = _shape_of(node), _fields_of(node)
         with no_gradients(), default_device():
             frozen = FrozenModel(model, weights)
             if named and frozen._checksum != node["checksum"]:
                 raise Unfit(
                     f"was made with other weights of {model!r} than this version of "
-                    "torchvision or timm has"
+                    "its library has"
                 )
-            frozen.restore(Plan(stop, arrangement, n_features), shape)
+            frozen.restore(Plan(stop, arrangement, n_features, fields), shape)
         self._prove(frozen, node["probe"])
         return frozen
 
@@ -172,7 +180,7 @@ class NetworkReader:
         if name is None:
             return
         expected = self.tensors[name]
-        found = probe_of(frozen.backbone, frozen.input_shape)
+        found = probe_of(frozen.backbone, frozen.input_shape, frozen.plan.fields)
         wide = expected.shape == (1, frozen.plan.n_features)
         if found is None or not wide or expected.dtype != torch.float32:
             raise Unfit("has a probe that does not fit the network")
@@ -228,3 +236,30 @@ def _shape_of(node):
     for size in shape:
         Number(1, 2**31, integer=True).check(size, {})
     return tuple(shape)
+
+
+def _described_fields(fields):
+    """Return JSON of what a batch of integers holds, empty for images and numbers."""
+    if fields is None:
+        return {}
+    shapes = fields.shapes or [None] * len(fields.names)
+    parts = zip(fields.names, fields.kinds, shapes, strict=True)
+    return {"fields": [[n, k, None if s is None else list(s)] for n, k, s in parts]}
+
+
+def _fields_of(node):
+    if "fields" not in node:
+        return None
+    names, kinds, shapes = [], [], []
+    for name, kind, shape in node["fields"]:
+        if not isinstance(name, str) or kind not in KINDS_OF_FIELDS:
+            raise Unfit("has a network with a field of an unknown kind")
+        names.append(name)
+        kinds.append(kind)
+        if shape is not None:
+            for size in shape:
+                Number(0, 2**31, integer=True).check(size, {})
+            shapes.append(tuple(shape))
+    if len(set(names)) < len(names) or len(shapes) not in (0, len(names)):
+        raise Unfit("has a network whose fields do not fit each other")
+    return Fields(tuple(names), tuple(kinds), tuple(shapes))

@@ -124,7 +124,7 @@ class Reader:
     def _estimator(self, node, *, fitted):
         kind = KINDS[node["estimator"]]
         networked = issubclass(kind.cls, BaseFeatureExtractor)
-        params = {
+        params = kind.before | {
             name: self._parameter(kind.cls, name, value, node)
             for name, value in node["params"].items()
             if value != DEPRECATED

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from torchvision import transforms
 
-from reactood import make_react_pipeline, persistence
+from reactood import ReActDetector, make_react_pipeline, persistence
+from reactood._cli._fit import _note_of_signed
 from reactood.conformal import ConformalDetector
 from reactood.datasets import digits_classifier, list_images
 
@@ -151,3 +152,12 @@ def test_a_bar_on_a_terminal(digits, model, run, tmp_path, capsys, monkeypatch):
     assert run("fit", *model, "--id", digits / "train", "-o", file) == 0
     assert "160/160" in capsys.readouterr().err
     assert load(file)[0].verbose is False
+
+
+def test_a_hint_about_signed_features():
+    signed = np.random.default_rng(0).normal(size=(50, 4))
+    assert _note_of_signed(ReActDetector(), signed).startswith("49 %")
+    assert not _note_of_signed(ReActDetector(), np.abs(signed))
+    for params in ({"percentile": None}, {"lower_percentile": 5}):
+        assert not _note_of_signed(ReActDetector(**params), signed)
+    assert not _note_of_signed(ReActDetector(score_function="msp"), signed)

@@ -187,16 +187,19 @@ def test_options_of_the_network_reach_it(detector, digits, run, tmp_path, monkey
     monkeypatch.setattr(ImageScorer, "__call__", noting)
     monkeypatch.setattr(score, "LONG_ENOUGH", 0)  # one batch at a time
     options = "--batch-size", 10, "--device", "cpu", "--precision", "bfloat16"
+    options = *options, "--decoder", "pillow"
     cache = tmp_path / "cache"
     run("score", detector, digits / "new", *MODEL, *options, "--cache", cache)
     assert [n for n, _, _ in seen] == [10, 10, 10, 3]
     _, params, settings = seen[0]
     assert params["batch_size"] == 10 and params["cache"] == str(cache)
+    assert params["decoder"] == "pillow"
     assert settings == {
         "batch size": 10,
         "device": "cpu",
         "precision": "bfloat16",
         "engine": "eager",
+        "decoder": "pillow",
     }
 
 

@@ -51,7 +51,9 @@ def in_threads(monkeypatch):
 
 @pytest.mark.parametrize("on_error", ["raise", "nan"])
 def test_an_image_that_is_there_twice(many, on_error, in_threads):
-    extractor = TorchFeatureExtractor(conv_net, preprocess=RESIZED, on_error=on_error)
+    extractor = TorchFeatureExtractor(
+        conv_net, preprocess=RESIZED, decoder="pillow", on_error=on_error
+    )
     expected = extractor.fit_transform(many)
     for _ in range(3):
         images = [Image.open(path) for path in many]
@@ -67,7 +69,7 @@ def test_images_that_share_a_file(many, tmp_path, num_workers, in_threads):
         for path in many:
             archive.add(path, path.name)
     extractor = TorchFeatureExtractor(
-        conv_net, preprocess=RESIZED, num_workers=num_workers
+        conv_net, preprocess=RESIZED, decoder="pillow", num_workers=num_workers
     )
     expected = extractor.fit_transform(many)
     for _ in range(1 if num_workers else 3):
@@ -78,7 +80,7 @@ def test_images_that_share_a_file(many, tmp_path, num_workers, in_threads):
 
 
 def test_an_image_that_two_of_the_users_threads_give(many):
-    extractor = TorchFeatureExtractor(conv_net, preprocess=RESIZED)
+    extractor = TorchFeatureExtractor(conv_net, preprocess=RESIZED, decoder="pillow")
     expected = extractor.fit_transform(many)
     images = [Image.open(path) for path in many]
     barrier = threading.Barrier(4)
@@ -269,7 +271,7 @@ def raising(error):
 )
 def test_each_reason_has_its_own_advice(error, reason, photos, monkeypatch):
     monkeypatch.setattr(Image, "open", raising(error))
-    extractor = TorchFeatureExtractor(conv_net, preprocess=RESIZED)
+    extractor = TorchFeatureExtractor(conv_net, preprocess=RESIZED, decoder="pillow")
     with pytest.raises(
         ValueError, match=f"Image 0: '.*' cannot be read.*{reason}"
     ) as c:

@@ -593,3 +593,31 @@ def test_the_check_on_real_networks(real_data, name):
     assert any("tune_detector" in str(w.message) for w in caught) == is_a_trap
     tuned = tune_detector(ReActDetector(extractor.head_, check_score=False), H)
     assert (tuned.best_index_ > 0) == is_a_trap
+
+
+def signed_features(seed):
+    """Return features with rare, very negative activations, and their head."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(10, 40)) / np.sqrt(40)
+    y = rng.integers(0, 10, 600)
+    X = weight[y] * 8 * rng.uniform(0.5, 1.5, (600, 1)) + rng.normal(size=(600, 40))
+    negative = rng.random(X.shape) < 0.02
+    X[negative] = -30 * rng.random(negative.sum())
+    return X, (2 * weight, np.zeros(10))
+
+
+def test_signed_features_are_checked_with_a_clip_from_both_sides():
+    X, head = signed_features(1)
+    message = r"lower_percentile=5 and the same upper clip .* 54 % of the activations"
+    with pytest.warns(UserWarning, match=message):
+        ReActDetector(head, percentile=95).fit(X)
+    ReActDetector(
+        head, percentile=95, lower_percentile=5, score_function="centered_energy"
+    ).fit(X)
+
+
+def test_features_after_a_relu_get_no_hint_about_signs(rng):
+    X, head = network(rng, common=1.0)
+    with pytest.warns(UserWarning, match="worse than") as caught:
+        ReActDetector(head).fit(X)
+    assert "negative" not in str(caught[0].message)

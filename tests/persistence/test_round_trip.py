@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
-from reactood import ReActDetector, make_react_pipeline
+from reactood import ReActDetector, TorchFeatureExtractor, make_react_pipeline
 from reactood.model_selection import ReActDetectorCV
 from reactood.monitoring import ConformalMonitor
 from reactood.persistence import load, read_metadata, save
@@ -443,3 +443,17 @@ def test_files_of_earlier_versions(path):
         for name in set(expected) - {"predict", "p_values"}:
             values = expected[name]
             np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("decoder", ["auto", "pillow"])
+def test_the_decoder_is_kept(decoder, tmp_path):
+    extractor = TorchFeatureExtractor(kinds.small_net, decoder=decoder)
+    save(extractor.fit(kinds.IMAGES), tmp_path / "a.safetensors")
+    loaded = load(tmp_path / "a.safetensors", model=kinds.small_net)
+    assert loaded.decoder == decoder
+
+
+def test_files_without_a_decoder_were_made_with_pillow():
+    path = Path(__file__).parent / "golden" / "images-factory-v1.safetensors"
+    assert "decoder" not in str(read_file(path)[0])
+    assert load(path, model=kinds.small_net)[0].decoder == "pillow"

@@ -97,6 +97,9 @@ def add_parser(commands):
     add("--device", default="auto", help="cuda, cpu, ... (default: %(default)s)")
     add("--precision", default="float32", help="or bfloat16, float16")
     add("--engine", default="eager", help="or compile, openvino, auto")
+    add(
+        "--decoder", default="pillow", help="or torchcodec, auto (default: %(default)s)"
+    )
     add("--workers", type=int, default=0, help="number of processes that read images")
     add("--quiet", action="store_true", help="print only the table")
 
@@ -143,6 +146,7 @@ def run(options):
         device=options.device,
         precision=options.precision,
         engine=options.engine,
+        decoder=options.decoder,
         num_workers=options.workers,
     )
     result = benchmark.run(methods)

@@ -24,7 +24,7 @@ from reactood.metrics import auroc, fpr_at_tpr
 from reactood.metrics._ranking import marks_of
 
 ODIN_TEMPERATURE = 1000.0
-UNKNOWN_TO_ODIN = "precision", "engine"
+UNKNOWN_TO_ODIN = "precision", "engine", "decoder"
 PACKAGES = "reactood", "torch", "torchvision", "scikit-learn", "numpy", "scipy"
 
 
@@ -62,7 +62,8 @@ class Benchmark:
     ):
         self.task, self.out = task, Path(out)
         self.verbose, self.progress = verbose, progress
-        self.options = options
+        # Published figures were made with Pillow.
+        self.options = options = {"decoder": "pillow"} | options
         self.extractor = TorchFeatureExtractor(
             task.model,
             weights=task.weights,

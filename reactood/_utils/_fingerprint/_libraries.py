@@ -14,7 +14,7 @@ import types
 from typing import Any
 
 _LIBRARIES = {"torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "PIL"}
-_LIBRARIES |= {"reactood"}
+_LIBRARIES |= {"reactood", "transformers", "huggingface_hub"}
 _STDLIB = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
 _SITE = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
 
