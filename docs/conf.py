@@ -87,7 +87,7 @@ gallery_thumbnails = {
     "plot_displays": (2, 0, 1),
     "plot_judging": (2, 0, 1),
     "plot_no_ood_selection": (2, 0, 0.51),
-    "plot_one_image_explained": (1, 0.28, 1),
+    "plot_one_image_explained": (1, 0, 1),
     "plot_own_head": (1, 0, 0.52),
     "plot_p_values": (1, 0, 1),
     "plot_paper_batchnorm": (1, 0, 0.52),

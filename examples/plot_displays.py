@@ -100,7 +100,8 @@ plt.show()
 # %%
 # Why was this image rejected?
 # ----------------------------
-# The distance of its score from that of typical digits, divided among the units.
+# The distance of its score from that of typical digits, divided among the units, and
+# once more among the classes.
 
 DecisionDisplay.from_estimator(detector, rejected[:1], X_fit)
 plt.show()
