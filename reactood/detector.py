@@ -182,8 +182,8 @@ class ReActDetector(StreamingMixin, BaseReActDetector):
     classes are separated from the others by the detector's own score, the maximum
     softmax probability and the centered energy, each with and without the clip, and
     where at least 10 % of the activations are negative also with a clip from both
-    sides, unless `lower_percentile` is given. It
-    warns where the own setting is at least 3 points of AUROC behind the best, where
+    sides, unless `lower_percentile` is given. It warns where the own
+    setting is at least 3 points of AUROC behind the best, where
     this gap is at least two standard errors over the parts of the classes, and where
     the setting makes 1.25 times as many errors;
     :func:`~reactood.model_selection.tune_detector` finds a better one. There is no

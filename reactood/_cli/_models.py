@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,17 @@ def is_function(text):
 def load_function(text):
     """Return the function that ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION`` names.
 
+    ``FILE.py:FUNCTION(TEXT)`` is the function with this text as its first argument, for
+    files that hold several models.
+
     Raises
     ------
     ValueError
         If there is no such file, module or function.
     """
+    if with_text := re.fullmatch(r"(.+:\w+)\(([^()]*)\)", text):
+        build = functools.partial(load_function(with_text[1]), with_text[2])
+        return _called(build, text)
     place, _, name = text.rpartition(":")
     if place.endswith(".py"):
         if not Path(place).is_file():

@@ -148,7 +148,7 @@ class BaseReActDetector(
         >>> detector = ReActDetector((np.eye(3, 4), np.zeros(3))).fit(X)
         >>> scores, labels, classes = detector.detect(X[:2])
         >>> labels
-        array([1, 1])
+        array([ 1, -1])
         """
         scores = self.score_samples(X)
         # As in `predict`: NaN is not at least the offset.

@@ -3,10 +3,15 @@
 import argparse
 import shlex
 import sys
+from pathlib import Path
 
 from reactood._cli._options import shows_progress
 
-SUITES = "digits", "fashion-mnist", "imagenet-sample", "imagenet", "cifar10", "cifar100"
+SUITES = (
+    *("digits", "fashion-mnist", "imagenet-sample", "imagenet-val", "imagenet"),
+    *("cifar10-sample", "cifar10", "cifar100", "own"),
+)
+WITH_FOLDERS = "imagenet-val", "own"
 PROTOCOLS = "clean", "official", "official-percentile"
 DESCRIPTION = """\
 Compare ReAct with the baselines of its paper and with later rules, on public images and
@@ -17,8 +22,12 @@ suites, and the files that they read from --data DIR:
   digits           none: images and a network come with the package
   fashion-mnist    fashion-mnist/*.gz, optionally mnist/t10k-*.gz; trains a network
   imagenet-sample  imagenet-sample/CLASS/*, textures/; needs --model
+  imagenet-val     imagenet-val/CLASS/*, textures/, flowers/; or --id and --ood; needs
+                   --model
   imagenet         id_data/ILSVRC-2012/val/CLASS/*,
                    ood_data/{iNaturalist,SUN,Places,dtd}
+  cifar10-sample   cifar10-jpeg/CLASS/*, tiny-imagenet/, textures/; needs --model
+  own              none: --id DIR and --ood NAME=DIR; needs --model
   cifar10, cifar100  downloaded; ood_data/{svhn,LSUN,LSUN_resize,iSUN,dtd,places365}
 """
 EPILOG = """\
@@ -27,12 +36,16 @@ methods, comma-separated:
   centered-energy centered-max-logit gen lts fdbd nci vim knn            each also those
   react-per-unit react-two-sided react-layer:LAYER       variants of ReAct, with energy
   bats vra-p bfact ash-p ash-b ash-s scale                                   later rules
-  groups: paper scores compatibility percentiles variants rivals shaping
+  tuned                              what tune_detector chooses, without OOD data
+  groups: paper scores compatibility percentiles variants rivals shaping; features (all
+  of these that need no layer and no gradient), all (odin too)
 
 examples:
   python -m reactood benchmark digits
   python -m reactood benchmark imagenet --data datasets --protocol official
   python -m reactood benchmark imagenet --data datasets --model my_net.py:build
+  python -m reactood benchmark own --id photos --ood drawings=scans \\
+      --model my_net.py:build=weights.pt --methods features
 """
 
 
@@ -50,8 +63,9 @@ def add_parser(commands):
     add("--data", metavar="DIR", help="folder of the images (default: $REACTOOD_DATA)")
     add(
         "--model",
-        help="a torchvision name, timm/NAME, FILE.py:FUNCTION (a function that builds "
-        "the model), or NAME=CHECKPOINT; for fashion-mnist also resnet-batch, "
+        help="a torchvision name, timm/NAME, FILE.py:FUNCTION or MODULE:FUNCTION (a "
+        "function that builds the model), FILE.py:FUNCTION(TEXT) (called with this "
+        "text), or one of these with =CHECKPOINT; for fashion-mnist also resnet-batch, "
         "resnet-group or resnet-weight",
     )
     add(
@@ -59,6 +73,19 @@ def add_parser(commands):
         metavar="FILE.py:FUNCTION",
         help="a function that returns the model's transform (default: the usual "
         "transform of the data set; none for fashion-mnist and digits)",
+    )
+    add(
+        "--id",
+        metavar="DIR",
+        help="your ID images, one folder for each class if you know the classes; for "
+        "own and imagenet-val",
+    )
+    add(
+        "--ood",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="your OOD images, and their name in the report; can be repeated",
     )
     add("--methods", default="paper", help="see below (default: %(default)s)")
     add(
@@ -76,6 +103,14 @@ def add_parser(commands):
         "--noise",
         type=float,
         help="ODIN's noise (default: the paper's value for the model)",
+    )
+    add(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples for the 95 %% intervals in report.csv; 0 for none (default: "
+        "%(default)s)",
     )
     add(
         "--protocol",
@@ -116,10 +151,16 @@ def run(options):
 
     out = options.out or f"reactood-{options.suite}"
     progress = shows_progress(options)
+    try:
+        ood_folders = _named_folders(options)
+    except ValueError as error:
+        sys.exit(f"reactood benchmark: {error}")
     request = Request(
+        ood_folders=ood_folders,
         data=options.data,
         model=options.model,
         preprocess=options.preprocess,
+        id_folder=options.id,
         protocol=options.protocol,
         out=out,
         seed=options.seed,
@@ -140,6 +181,7 @@ def run(options):
         percentile=options.percentile,
         threshold=options.threshold,
         noise=options.noise,
+        n_bootstrap=options.bootstrap,
         verbose=request.verbose,
         progress=progress,
         batch_size=options.batch_size or "auto",
@@ -155,3 +197,24 @@ def run(options):
     written = report.write(result, figures.draw(benchmark), out)
     print("\n" + report.as_text(result))
     print("Written: " + ", ".join(map(str, written)))
+
+
+def _named_folders(options):
+    """Return the folders of ``--ood`` by their names."""
+    folders = {}
+    if (options.id or options.ood) and options.suite not in WITH_FOLDERS:
+        raise ValueError(
+            f"--id and --ood are for {' and '.join(WITH_FOLDERS)}; {options.suite} "
+            "reads the images of --data."
+        )
+    for text in options.ood:
+        name, separator, folder = text.partition("=")
+        if not (separator and name and folder):
+            raise ValueError(f"--ood {text}: expected NAME=DIR.")
+        if name in folders:
+            raise ValueError(f"--ood {text}: {name} is there twice.")
+        folders[name] = folder
+    for folder in [*folders.values(), *filter(None, [options.id])]:
+        if not Path(folder).is_dir():
+            raise ValueError(f"There is no folder {folder!r}.")
+    return folders

@@ -66,6 +66,13 @@ GROUPS = {
     "rivals": _each([*LATER_SCORES, "lts", *GEOMETRY, "knn"], CLIPS),
     "shaping": ["energy", "energy+react", *SHAPING, "dice", "dice+react"],
 }
+GROUPS["features"] = [
+    *_each([*SCORES, *LATER_SCORES], CLIPS),
+    *("tuned", "react-per-unit", "react-two-sided"),
+    *_each(["mahalanobis", "dice", "lts", *GEOMETRY, "knn"], CLIPS),
+    *SHAPING,
+]
+GROUPS["all"] = [*GROUPS["features"], *_each(["odin"], CLIPS)]
 FEW = 5  # with fewer samples per feature, the covariance is shrunk
 DICE_WITH_CLIP = 10  # percent of the weights, which the authors use after a clip
 
@@ -183,7 +190,7 @@ def _parse(text):
     name, _, percentile = text.partition("@")
     base = name.removesuffix("+react")
     clipped = name != base or name.startswith("react-")
-    known = [*CLIPPABLE, *SHAPING, "react-per-unit", "react-two-sided"]
+    known = [*CLIPPABLE, *SHAPING, "tuned", "react-per-unit", "react-two-sided"]
     layer = base.startswith("react-layer:") and base != "react-layer:"
     if not (layer or base in known) or (name != base and base not in CLIPPABLE):
         raise ValueError(

@@ -4,10 +4,32 @@ import functools
 import re
 from pathlib import Path
 
+import torch
 import torchvision
 from torch import nn
+from torchvision.transforms import v2 as transforms
 
-from reactood._cli._models import load_function, load_transform, read_checkpoint
+from reactood._cli._models import (
+    build_with_checkpoint,
+    load_function,
+    load_transform,
+    read_checkpoint,
+)
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+IMAGENET_TRANSFORM = torchvision.transforms._presets.ImageClassification(crop_size=224)
+CIFAR_TRANSFORM = transforms.Compose(
+    [
+        transforms.RGB(),
+        transforms.Resize((32, 32), antialias=True),
+        transforms.ToImage(),
+        transforms.ToDtype(torch.float32, scale=True),
+        transforms.Normalize(CIFAR_MEAN, CIFAR_STD),
+    ]
+)
+FUNCTION = re.compile(  # FILE.py:NAME or MODULE:NAME, then (TEXT), then =CHECKPOINT
+    r"(?P<name>(.+?\.py|[\w.]+):[^:=]+?)(=(?P<checkpoint>.+))?"
+)
 
 DENSENET_NAMES = (  # from names in the usual CIFAR DenseNet to torchvision's
     (r"^conv1\.", "features.conv0."),
@@ -56,11 +78,12 @@ def parse_model(text, *, n_classes, cifar=False):
     Parameters
     ----------
     text : str
-        ``FILE.py:FUNCTION`` means a function that builds the model;
-        ``NAME=CHECKPOINT`` means an architecture with the weights of a file; any other
-        text is the name of a model.
-    n_classes : int
-        Number of classes of the data set.
+        ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION`` means a function that builds the
+        model, ``FILE.py:FUNCTION(TEXT)`` that it is called with this text;
+        ``NAME=CHECKPOINT`` means an architecture, or such a function, with the weights
+        of a file; any other text is the name of a model.
+    n_classes : int or None
+        Number of classes of the data set; None for that of the checkpoint.
     cifar : bool
         Whether architectures are those for images of 32 x 32.
 
@@ -69,18 +92,23 @@ def parse_model(text, *, n_classes, cifar=False):
     ValueError
         If there is no such file, function or architecture.
     """
-    file, separator, _ = text.rpartition(":")
-    if separator and file.endswith(".py"):
-        return load_function(text)
+    if function := FUNCTION.fullmatch(text):
+        name, checkpoint = function["name"], function["checkpoint"]
+        build = load_function(name)
+        if checkpoint is None:
+            return build
+        _check_file(text, checkpoint)
+        return functools.partial(build_with_checkpoint, name, checkpoint)
     name, separator, checkpoint = text.partition("=")
     if separator:
-        if not Path(checkpoint).is_file():
-            raise ValueError(f"--model {text}: there is no file {checkpoint!r}.")
+        _check_file(text, checkpoint)
         if cifar and name not in CIFAR:
             raise ValueError(
                 f"--model {text}: {name!r} is not a known architecture for images of "
                 f"32 x 32; expected one of {', '.join(CIFAR)}, or FILE.py:FUNCTION."
             )
+        if n_classes is None:
+            return functools.partial(build_with_checkpoint, name, checkpoint)
         return functools.partial(
             with_checkpoint, name, checkpoint, n_classes, cifar=cifar
         )
@@ -93,6 +121,25 @@ def parse_model(text, *, n_classes, cifar=False):
     return text
 
 
+def _check_file(text, checkpoint):
+    if not Path(checkpoint).is_file():
+        raise ValueError(f"--model {text}: there is no file {checkpoint!r}.")
+
+
+def imagenet_transform(model, request):
+    """Return the user's transform, "auto" for a named model, else the usual one."""
+    if request.preprocess:
+        return parse_transform(request.preprocess)
+    return "auto" if isinstance(model, str) else IMAGENET_TRANSFORM
+
+
+def cifar_transform(request):
+    """Return the user's transform, or the usual one for CIFAR."""
+    return (
+        parse_transform(request.preprocess) if request.preprocess else CIFAR_TRANSFORM
+    )
+
+
 def parse_transform(text):
     """Return the transform that a user's ``FILE.py:FUNCTION`` returns.
 
@@ -101,11 +148,10 @@ def parse_transform(text):
     ValueError
         If there is no such file or function, or if it does not return a transform.
     """
-    file, separator, _ = text.rpartition(":")
-    if not (separator and file.endswith(".py")):
+    if not FUNCTION.fullmatch(text):
         raise ValueError(
-            f"--preprocess {text}: expected FILE.py:FUNCTION, a function without "
-            "arguments that returns the transform."
+            f"--preprocess {text}: expected FILE.py:FUNCTION or MODULE:FUNCTION, a "
+            "function without arguments that returns the transform."
         )
     return load_transform(text)
 

@@ -48,6 +48,7 @@ def as_text(result):
 def as_csv(result):
     """Return one line per method and OOD set, and one per method for the mean."""
     fields = ["suite", "model", "method", "clip", "ood", "n", "fpr95", "auroc"]
+    fields += ["fpr95_low", "fpr95_high", "auroc_low", "auroc_high"]
     fields += ["published_fpr95", "published_auroc", "id_accuracy", "id_accuracy_rule"]
     fields += ["seconds", "error"]
     rows = []
@@ -120,6 +121,11 @@ def _notes(result):
         "FPR95: share of OOD images accepted where 95 % of ID images are; the lower, "
         "the better. AUROC: the higher, the better. Both by the paper's conventions."
     )
+    if n := result.get("n_bootstrap"):
+        yield (
+            f"report.csv has 95 % intervals of both, from {n:,} bootstrap resamples of "
+            "the images."
+        )
     if result["id_accuracy"] is not None:
         yield (
             f"ID accuracy of the network as it is: {100 * result['id_accuracy']:.1f} "

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import platform
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from reactood._cli.benchmark._methods import MethodInputs, classes_for_mahalanobis
+from reactood._cli.benchmark._methods import (
+    SCORES,
+    MethodInputs,
+    classes_for_mahalanobis,
+)
 from reactood._cli.benchmark._published import published
+from reactood._cli.benchmark._tuned import choose
 from reactood._images._digest import image_digest
 from reactood._utils._fingerprint._walk import identity
 from reactood._utils._response import parts_of
+from reactood._utils._warnings import warn
 from reactood.baselines import ODINFeatureExtractor, clip_layer
 from reactood.cache._feature_cache import FeatureCache
 from reactood.detector import ReActDetector
 from reactood.extractor._extractor import TorchFeatureExtractor
 from reactood.metrics import auroc, fpr_at_tpr
+from reactood.metrics._bootstrap import metrics_of_resamples
 from reactood.metrics._ranking import marks_of
 
 ODIN_TEMPERATURE = 1000.0
 UNKNOWN_TO_ODIN = "precision", "engine", "decoder"
+CHECK = "score_function="  # how the warning of ReActDetector's check starts
+CONFIDENCE = 95.0  # percent, of the intervals
 PACKAGES = "reactood", "torch", "torchvision", "scikit-learn", "numpy", "scipy"
 
 
@@ -42,6 +52,8 @@ class Benchmark:
         Parameters of the clip. A threshold of None means that of the task.
     noise : float or None
         Noise of ODIN; None for the noise of the task.
+    n_bootstrap : int
+        Number of bootstrap resamples for the intervals; 0 for none.
     verbose, progress : bool
         Whether to print the current step; whether to show progress bars.
     **options
@@ -56,6 +68,7 @@ class Benchmark:
         percentile=90.0,
         threshold=None,
         noise=None,
+        n_bootstrap=0,
         verbose=False,
         progress=False,
         **options,
@@ -73,6 +86,7 @@ class Benchmark:
             **options,
         )
         self.percentile, self.threshold, self.noise = percentile, threshold, noise
+        self.n_bootstrap = n_bootstrap
         self.timings = {}
         self.images = {"ID to learn from": task.calibration, "ID judged": task.test}
         self.images |= {f"OOD {name}": images for name, images in task.ood.items()}
@@ -90,6 +104,7 @@ class Benchmark:
             "percentile": self.inputs.percentile,
             "threshold": self.inputs.threshold,
             "odin_noise": list(self.inputs.noise),
+            "n_bootstrap": self.n_bootstrap,
             "counts": {name: len(images) for name, images in self.images.items()},
             "id_accuracy": self._accuracy(self.plain_classes),
             "notes": self.task.notes,
@@ -111,7 +126,7 @@ class Benchmark:
             shape=self.calibration.shape,
             noise=task.noise if noise is None else (noise, noise),
         )
-        plain = ReActDetector(self.inputs.head, percentile=None)
+        plain = ReActDetector(self.inputs.head, percentile=None, check_score=False)
         self.plain_classes = plain.fit(self.calibration).predict_class(self.test)
 
     def _extracted(self, extractor):
@@ -131,9 +146,13 @@ class Benchmark:
         row = {"method": method.text}
         start = time.perf_counter()
         try:
-            detector, scores, clip = self._scores(method)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                detector, scores, clip, extra = self._scores(method)
         except ValueError as error:
             return row | {"error": str(error)}
+        checked = _passed_on(caught)
+        row |= extra
         row["clip"] = clip
         row["seconds"] = time.perf_counter() - start
         row["accuracy"] = self._accuracy_with(method, detector)
@@ -143,9 +162,29 @@ class Benchmark:
             for name, of_set in zip(self.task.ood, ood_scores, strict=True)
         ]
         row["mean"] = _mean(row["ood"])
+        self._add_intervals(row, id_scores, ood_scores)
         if remark := self._remark(method, detector):
             row["remark"] = remark
+        if checked and method.name in SCORES:
+            row["remark"] = f"fit warns: {checked}"
         return row
+
+    def _add_intervals(self, row, id_scores, ood_scores):
+        """Add the ends of bootstrap intervals to the results of a method."""
+        if not self.n_bootstrap:
+            return
+        found = metrics_of_resamples(
+            id_scores, ood_scores, tpr=0.95, n_bootstrap=self.n_bootstrap, seed=0
+        )
+        found = np.concatenate([found, found.mean(axis=1, keepdims=True)], axis=1)
+        ends = (100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2
+        for end, values in zip(
+            ("low", "high"), np.percentile(found, ends, axis=0), strict=True
+        ):
+            for cell, (fpr, area, *_) in zip(
+                [*row["ood"], row["mean"]], values, strict=True
+            ):
+                cell |= {f"fpr95_{end}": float(fpr), f"auroc_{end}": float(area)}
 
     def _remark(self, method, detector):
         """Return a remark if the lower clip changes nothing, as after a ReLU."""
@@ -170,10 +209,13 @@ class Benchmark:
         return cell
 
     def _scores(self, method):
-        """Return a fitted detector, the scores of each set in order, and the clip."""
+        """Return a fitted detector, the scores of each set, the clip, and more."""
         if method.name == "odin":
-            return self._odin(method)
+            return *self._odin(method), {}
         features = self.features
+        if method.name == "tuned":
+            chosen, *more = choose(self.inputs, self.calibration)
+            return chosen, self._scored(chosen, features), *more
         detector: Any = method.make(self.inputs)
         clip: Any = None
         if method.layer:
@@ -194,12 +236,17 @@ class Benchmark:
                 clip = float(np.max(detector[0].high_))
             if np.ndim(clip):
                 clip = None  # one per unit
-        return detector, [detector.score_samples(X) for X in features.values()], clip
+        return detector, self._scored(detector, features), clip, {}
+
+    def _scored(self, detector, features):
+        return [detector.score_samples(X) for X in features.values()]
 
     def _odin(self, method):
         clip = float("inf")
         if method.clipped:
-            detector = ReActDetector(self.inputs.head, **method.clip(self.inputs))
+            detector = ReActDetector(
+                self.inputs.head, check_score=False, **method.clip(self.inputs)
+            )
             clip = detector.fit(self.calibration).activation_threshold_
         noise = self.inputs.noise[method.clipped]
         options = {k: v for k, v in self.options.items() if k not in UNKNOWN_TO_ODIN}
@@ -218,6 +265,7 @@ class Benchmark:
             percentile=None,
             score_function="msp",
             temperature=ODIN_TEMPERATURE,
+            check_score=False,
         )
         detector.fit(self.calibration)
         network = identity(self.extractor.model_)
@@ -263,6 +311,18 @@ class Benchmark:
     def _say(self, text):
         if self.verbose:
             print(text, flush=True)
+
+
+def _passed_on(caught):
+    """Issue warnings again, but return what the check in `fit` found, or None."""
+    checked = None
+    for warning in caught:
+        text = str(warning.message)
+        if text.startswith(CHECK):
+            checked = text.partition(", and may rank")[0].removesuffix(".") + "."
+        else:
+            warn(warning.message, warning.category)
+    return checked
 
 
 def _mean(cells):

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import torchvision
 from sklearn.datasets import load_digits
-from torchvision.transforms import v2 as transforms
 
 from reactood._cli.benchmark import _fashion as fashion
 from reactood._cli.benchmark import _files as files
 from reactood._cli.benchmark import _models as models
+from reactood._cli.benchmark import _samples as samples
 from reactood._cli.benchmark._files import Absent
 from reactood._cli.benchmark._tasks import (
     Task,
@@ -32,7 +32,6 @@ CURATED = (
 )
 DTD = "Describable Textures: https://www.robots.ox.ac.uk/~vgg/data/dtd/"
 DROPBOX = "From the authors of ODIN: https://www.dropbox.com/s/{}.tar.gz"
-CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 # --------------------------------------------------------------------------------------
@@ -110,19 +109,9 @@ def imagenet(request):
         noise={"mobilenet_v2": (0.03, 0.04)}.get(name, (0.005, 0.0)),
         notes=notes,
     )
-    task.preprocess = _imagenet_transform(model, request)
+    task.preprocess = models.imagenet_transform(model, request)
     _split_imagenet(task, val, request)
     return task
-
-
-def _imagenet_transform(model, request):
-    """Return the user's transform, "auto" for a named model, else the usual one."""
-    if request.preprocess:
-        return models.parse_transform(request.preprocess)
-    return "auto" if isinstance(model, str) else IMAGENET_TRANSFORM
-
-
-IMAGENET_TRANSFORM = torchvision.transforms._presets.ImageClassification(crop_size=224)
 
 
 def _split_imagenet(task, val, request):
@@ -178,7 +167,7 @@ def imagenet_sample(request):
         suite="imagenet-sample",
         model=model,
         model_name=request.model,
-        preprocess=_imagenet_transform(model, request),
+        preprocess=models.imagenet_transform(model, request),
         calibration=photos[::2],
         calibration_classes=classes[::2],
         test=photos[1::2],
@@ -253,9 +242,7 @@ def _cifar(request, dataset, suite, n_classes):
         suite=suite,
         model=model,
         model_name=request.model,
-        preprocess=models.parse_transform(request.preprocess)
-        if request.preprocess
-        else CIFAR_TRANSFORM,
+        preprocess=models.cifar_transform(request),
         calibration=np.asarray(train.data)[rows],
         calibration_classes=np.asarray(train.targets)[rows],
         test=np.asarray(test.data),
@@ -264,17 +251,6 @@ def _cifar(request, dataset, suite, n_classes):
         noise=(0.01, 0.07) if n_classes == 10 else (0.04, 0.04),
         notes=notes,
     )
-
-
-CIFAR_TRANSFORM = transforms.Compose(
-    [
-        transforms.RGB(),
-        transforms.Resize((32, 32), antialias=True),
-        transforms.ToImage(),
-        transforms.ToDtype(torch.float32, scale=True),
-        transforms.Normalize(CIFAR_MEAN, CIFAR_STD),
-    ]
-)
 
 
 def fashion_mnist(request):
@@ -371,6 +347,9 @@ SUITES = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
     "imagenet-sample": imagenet_sample,
+    "imagenet-val": samples.imagenet_val,
+    "cifar10-sample": samples.cifar10_sample,
+    "own": samples.own,
     "imagenet": imagenet,
     "cifar10": cifar10,
     "cifar100": cifar100,

@@ -45,6 +45,8 @@ class Request:
     data: Any = None
     model: str | None = None
     preprocess: str | None = None
+    id_folder: Any = None
+    ood_folders: dict = field(default_factory=dict)
     protocol: str = "clean"
     out: Any = "."
     seed: int = 0
