@@ -57,9 +57,9 @@ for title, H in zip(titles, (H_ood, H_own), strict=True):
     y = np.repeat([1, -1], [len(H_id), len(H)])
     area = auroc(y, energy.score_samples(np.concatenate([H_id, H])))
     print(
-        f"{title}: means of the units vary by {H.mean(axis=0).std():.3f} "
-        f"(digits {H_id.mean(axis=0).std():.3f}), highest {H.mean(axis=0).max():.2f}; "
-        f"AUROC of Energy without a clip {area:.3f}"
+        f"{title}: means of the units vary by {H.mean(axis=0).std():.3f}\n"
+        f"  (digits {H_id.mean(axis=0).std():.3f}), highest "
+        f"{H.mean(axis=0).max():.2f}; AUROC of Energy without a clip {area:.3f}"
     )
 
 # %%

@@ -69,11 +69,10 @@ axes[0].invert_yaxis()
 axes[-1].legend()
 plt.show()
 
+print(" " * 18, *(f"{set_:>15}" for set_ in sets), sep="")
 for (name, percentile), values in rows.items():
-    cells = "  ".join(
-        f"{set_} {value:.3f}" for set_, value in zip(sets, values, strict=True)
-    )
-    print(f"{name:9}  {'no clip' if percentile is None else 'clip':7}  {cells}")
+    rule = "no clip" if percentile is None else "clip"
+    print(f"{name:9}  {rule:7}", *(f"{value:15.3f}" for value in values), sep="")
 
 # %%
 # **What to see:** on photographs, letters and symbols the clip lowers the share of
