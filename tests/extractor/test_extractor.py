@@ -717,7 +717,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path, rng):
 def test_files_are_preprocessed_as_torchvision_does(name, photos):
     """The largest difference between features is 0: the transform is the same."""
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    extractor = TorchFeatureExtractor(name, weights=None)
+    extractor = TorchFeatureExtractor(name, weights=None, decoder="pillow")
     features = extractor.fit_transform(photos)
     tensors = torch.stack([transforms(Image.open(p).convert("RGB")) for p in photos])
     difference = np.abs(features - extractor.transform(tensors))
@@ -727,7 +727,7 @@ def test_files_are_preprocessed_as_torchvision_does(name, photos):
 def test_a_timm_model_brings_its_transform(photos):
     timm = pytest.importorskip("timm")
     model = timm.create_model("resnet18", pretrained=False)
-    extractor = TorchFeatureExtractor(model)
+    extractor = TorchFeatureExtractor(model, decoder="pillow")
     features = extractor.fit_transform(photos)
     transform = timm.data.create_transform(
         **timm.data.resolve_model_data_config(model), is_training=False
