@@ -1,10 +1,11 @@
-"""What a detector's clip does to a set: the share clipped, mean and deviation."""
+"""What a detector's clip does to a set: the share clipped, mean and percentiles."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from reactood._scoring._base import BaseReActDetector
+from reactood.inspection._profile import PERCENTILES, profile_of
 
 ROWS = 1024  # at a time, so that no copy of all features is made
 
@@ -15,8 +16,10 @@ class Activations:
 
     Parameters
     ----------
-    mean, std : ndarray of shape (n_features,)
-        Mean and standard deviation of each unit, before the clip.
+    mean : ndarray of shape (n_features,)
+        Mean of each unit, before the clip.
+    percentiles : ndarray of shape (4, n_features)
+        Those that an ActivationProfileDisplay draws.
     share : float
         The share of all activations that the clip changes, a fraction.
     change : float
@@ -24,7 +27,7 @@ class Activations:
     """
 
     mean: np.ndarray
-    std: np.ndarray
+    percentiles: np.ndarray
     share: float
     change: float
 
@@ -43,15 +46,13 @@ def activations_of(X, detector):
     n_rows, n_units = X.shape
     if not n_rows:
         unknown = np.full(n_units, np.nan)
-        return Activations(unknown, unknown, np.nan, np.nan)
-    mean = X.mean(axis=0, dtype=np.float64)
-    squares, n_changed, change = np.zeros(n_units), 0, 0.0
+        four = np.tile(unknown, (len(PERCENTILES), 1))
+        return Activations(unknown, four, np.nan, np.nan)
+    mean, percentiles = profile_of(X)
+    n_changed, change = 0, 0.0
     for start in range(0, n_rows, ROWS):
         block = X[start : start + ROWS]
-        squares += np.square(block - mean).sum(axis=0)
         taken = np.abs(block - detector.rectify(block))
         n_changed += np.count_nonzero(taken)
         change += taken.sum(dtype=np.float64)
-    return Activations(
-        mean, np.sqrt(squares / n_rows), n_changed / X.size, change / X.size
-    )
+    return Activations(mean, percentiles, n_changed / X.size, change / X.size)

@@ -87,22 +87,24 @@ def draw_activations(detector, first, second, labels=("ID", "OOD")):
     ax = new_axes()
     display = ActivationProfileDisplay(
         id_mean=first.mean,
-        id_std=first.std,
+        id_percentiles=first.percentiles,
         ood_mean=second.mean,
-        ood_std=second.std,
+        ood_percentiles=second.percentiles,
         threshold=detector.activation_threshold_,
         lower_threshold=detector.lower_activation_threshold_,
     )
     display.plot(ax)
     for line, side, label in (
-        (display.id_line_, first, labels[0]),
-        (display.ood_line_, second, labels[1]),
+        (display.id_line_, first, f"{labels[0]}, mean"),
+        (display.ood_line_, second, f"{labels[1]}, mean"),
+        (display.ood_high_, second, f"{labels[1]}, 95 % are below"),
     ):
         line.set_label("_nolegend_" if np.isnan(side.mean).all() else label)
     if np.isnan(first.mean).all():
         ax.set_xlabel("unit")
     else:
         ax.set_xlabel(f"unit, sorted by its mean on {labels[0]} images")
+        ax.set_ylabel(f"activation (bands: 50 % and 90 % of {labels[0]})")
     ax.legend()
     return _finished(ax)
 

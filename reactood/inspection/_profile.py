@@ -1,7 +1,8 @@
-"""Plot the mean activation of each unit on ID and on OOD data."""
+"""Plot mean and quantiles of each unit's activation on ID and on OOD data."""
 
 import numpy as np
 
+from reactood._scoring._percentile import column_percentiles
 from reactood.inspection._common import (
     CLIP_COLOR,
     ID_COLOR,
@@ -11,23 +12,31 @@ from reactood.inspection._common import (
     id_mask,
 )
 
+PERCENTILES = 5, 25, 75, 95  # of each unit's activations: the ends of two bands
+MOST_POINTS = 150  # more units than these are drawn in groups
+
 
 class ActivationProfileDisplay:
-    """Mean and standard deviation of each unit's activation, on ID and on OOD data.
+    """Mean and quantiles of each unit's activation, on ID and on OOD data.
 
     The plot shows the idea of ReAct. The mean activations on in-distribution (ID) data
     are about the same for all units. On out-of-distribution (OOD) data a few units have
     far higher activations, which the clip limits.
 
+    Lines are means. The bands are the middle half and the middle 90 % of the ID
+    activations of a unit; the thin line is what 95 % of its OOD activations do not
+    exceed. Where there are more than 150 units, each point is the mean over a group of
+    units with neighbouring places.
+
     Use `from_estimator` to make one.
 
     Parameters
     ----------
-    id_mean, id_std : ndarray of shape (n_features,)
-        Mean and standard deviation of each unit over the ID samples, without clipping.
+    id_mean, ood_mean : ndarray of shape (n_features,)
+        Mean of each unit over the ID and over the OOD samples, without clipping.
 
-    ood_mean, ood_std : ndarray of shape (n_features,)
-        The same over the OOD samples.
+    id_percentiles, ood_percentiles : ndarray of shape (4, n_features)
+        The percentiles 5, 25, 75 and 95 of each unit.
 
     threshold : float or ndarray of shape (n_features,), default=inf
         The upper clip.
@@ -46,8 +55,11 @@ class ActivationProfileDisplay:
     id_line_, ood_line_ : matplotlib Line2D
         The means.
 
-    id_band_, ood_band_ : matplotlib PolyCollection
-        Bands of one standard deviation to each side of the mean.
+    id_bands_ : list of matplotlib PolyCollection
+        The middle 90 % and the middle half of the ID activations.
+
+    ood_high_ : matplotlib Line2D
+        The percentile 95 of the OOD activations.
 
     clip_lines_ : list of matplotlib Line2D
         The upper and the lower clip, if finite.
@@ -76,16 +88,16 @@ class ActivationProfileDisplay:
         self,
         *,
         id_mean,
-        id_std,
+        id_percentiles,
         ood_mean,
-        ood_std,
+        ood_percentiles,
         threshold=np.inf,
         lower_threshold=-np.inf,
     ):
         self.id_mean = id_mean
-        self.id_std = id_std
+        self.id_percentiles = id_percentiles
         self.ood_mean = ood_mean
-        self.ood_std = ood_std
+        self.ood_percentiles = ood_percentiles
         self.threshold = threshold
         self.lower_threshold = lower_threshold
 
@@ -127,13 +139,13 @@ class ActivationProfileDisplay:
         """
         detector, features, _ = activations(estimator, X)
         is_id = id_mask(y, len(features))
-        id_mean, id_std = _moments(features[is_id])
-        ood_mean, ood_std = _moments(features[~is_id])
+        id_mean, id_percentiles = profile_of(features[is_id])
+        ood_mean, ood_percentiles = profile_of(features[~is_id])
         return cls(
             id_mean=id_mean,
-            id_std=id_std,
+            id_percentiles=id_percentiles,
             ood_mean=ood_mean,
-            ood_std=ood_std,
+            ood_percentiles=ood_percentiles,
             threshold=detector.activation_threshold_,
             lower_threshold=detector.lower_activation_threshold_,
         ).plot(ax, sort=sort)
@@ -158,11 +170,18 @@ class ActivationProfileDisplay:
         order = np.arange(len(self.id_mean))
         if sort:
             order = np.argsort(self.id_mean, kind="stable")
-        self.ood_band_, self.ood_line_ = self._profile(
-            self.ood_mean[order], self.ood_std[order], "OOD", OOD_COLOR
-        )
-        self.id_band_, self.id_line_ = self._profile(
-            self.id_mean[order], self.id_std[order], "ID", ID_COLOR
+        self._groups = np.array_split(order, min(len(order), MOST_POINTS))
+        low, lower, upper, high = map(self._grouped, self.id_percentiles)
+        self.id_bands_ = [
+            self.ax_.fill_between(
+                self._places, *ends, step="mid", color=ID_COLOR, alpha=alpha, lw=0
+            )
+            for ends, alpha in (((low, high), 0.18), ((lower, upper), 0.35))
+        ]
+        self.id_line_ = self._line(self.id_mean, ID_COLOR, 1.8, "ID, mean")
+        self.ood_line_ = self._line(self.ood_mean, OOD_COLOR, 1.8, "OOD, mean")
+        self.ood_high_ = self._line(
+            self.ood_percentiles[-1], OOD_COLOR, 0.8, "OOD, 95 % are below"
         )
         self.clip_lines_ = []
         for clip, name, style in (
@@ -170,36 +189,45 @@ class ActivationProfileDisplay:
             (self.lower_threshold, "lower clip", ":"),
         ):
             if np.isfinite(clip).any():
-                self.clip_lines_.append(self._clip(clip, order, name, style))
+                self.clip_lines_.append(self._clip(clip, name, style))
         self.ax_.set(
             xlabel="unit, sorted by its mean on ID data" if sort else "unit",
-            ylabel="activation, mean ± standard deviation",
+            ylabel="activation (bands: 50 % and 90 % of ID)",
         )
         self.ax_.margins(x=0.01)
         self.ax_.legend()
         return self
 
-    def _profile(self, mean, std, name, color):
-        places = np.arange(len(mean))
-        band = self.ax_.fill_between(
-            places, mean - std, mean + std, step="mid", color=color, alpha=0.25, lw=0
-        )
-        (line,) = self.ax_.plot(
-            places, mean, color=color, lw=1.6, drawstyle="steps-mid", label=name
-        )
-        return band, line
+    @property
+    def _places(self):
+        """The middle of each group of units."""
+        sizes = np.array([len(group) for group in self._groups])
+        return sizes.cumsum() - (sizes + 1) / 2
 
-    def _clip(self, clip, order, name, style):
-        look = {"color": CLIP_COLOR, "lw": 1.3, "ls": style}
-        if np.ndim(clip) == 0:
-            return self.ax_.axhline(clip, label=f"{name} at {clip:.3g}", **look)
+    def _grouped(self, values):
+        return np.array([values[group].mean() for group in self._groups])
+
+    def _line(self, values, color, width, name, **look):
         (line,) = self.ax_.plot(
-            clip[order], drawstyle="steps-mid", label=f"{name} of each unit", **look
+            self._places,
+            self._grouped(values),
+            color=color,
+            lw=width,
+            drawstyle="steps-mid",
+            label=name,
+            **look,
         )
         return line
 
+    def _clip(self, clip, name, style):
+        if np.ndim(clip) == 0:
+            name = f"{name} at {clip:.3g}"
+            look = {"color": CLIP_COLOR, "lw": 1.3, "ls": style}
+            return self.ax_.axhline(clip, label=name, **look)
+        return self._line(clip, CLIP_COLOR, 1.3, f"{name} of each unit", ls=style)
 
-def _moments(features):
-    return features.mean(axis=0, dtype=np.float64), features.std(
-        axis=0, dtype=np.float64
-    )
+
+def profile_of(features):
+    """Return mean and percentiles of each unit."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    return mean, np.array(column_percentiles(features, PERCENTILES).percentiles)

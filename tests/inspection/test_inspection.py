@@ -207,9 +207,10 @@ def test_profile(data, detector, sort):
     X, y, _ = data
     display = ActivationProfileDisplay.from_estimator(detector, X, y, sort=sort)
     np.testing.assert_allclose(display.id_mean, X[y == 1].mean(axis=0))
-    np.testing.assert_allclose(display.id_std, X[y == 1].std(axis=0))
     np.testing.assert_allclose(display.ood_mean, X[y == -1].mean(axis=0))
-    np.testing.assert_allclose(display.ood_std, X[y == -1].std(axis=0))
+    for side, percentiles in (1, display.id_percentiles), (-1, display.ood_percentiles):
+        expected = np.percentile(X[y == side], [5, 25, 75, 95], axis=0)
+        np.testing.assert_allclose(percentiles, expected)
     order = np.argsort(display.id_mean) if sort else np.arange(8)
     np.testing.assert_array_equal(display.id_line_.get_ydata(), display.id_mean[order])
     np.testing.assert_array_equal(
@@ -217,7 +218,25 @@ def test_profile(data, detector, sort):
     )
     (clip,) = display.clip_lines_
     assert set(clip.get_ydata()) == {detector.activation_threshold_}
-    assert "standard deviation" in texts(display)
+    assert "50 % and 90 % of ID" in texts(display)
+    low, high = (display.id_percentiles[i] for i in (0, -1))
+    drawn = display.id_bands_[0].get_paths()[0].vertices[:, 1]
+    assert (drawn.min(), drawn.max()) == (low.min(), high.max())
+
+
+def test_profile_of_many_units_is_drawn_in_groups():
+    rng = np.random.default_rng(0)
+    X, y = rng.gamma(2, size=(60, 1000)), np.repeat([1, -1], 30)
+    detector = ReActDetector((np.eye(3, 1000), np.zeros(3)), per_unit=True).fit(X[:30])
+    display = ActivationProfileDisplay.from_estimator(detector, X, y)
+    drawn = display.id_line_.get_ydata()
+    assert len(drawn) == 150 and np.all(np.diff(drawn) >= 0)
+    whole = np.sort(display.id_mean)
+    np.testing.assert_allclose(drawn[0], whole[:7].mean())  # 1,000 = 100 x 7 + 50 x 6
+    np.testing.assert_allclose(drawn[-1], whole[-6:].mean())
+    (clip,) = display.clip_lines_
+    assert len(clip.get_ydata()) == 150
+    np.testing.assert_allclose(display.id_line_.get_xdata()[:2], [3, 10])
 
 
 def test_profile_with_clips_of_each_unit(data):
