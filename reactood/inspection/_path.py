@@ -11,6 +11,7 @@ GRID = 32  # intervals at most before any is halved
 HALVINGS = 40
 TOLERANCE = 1e-11  # of an interval, relative to the change of the score
 ROUNDING = 1e-13  # relative to the scores and logits
+ENOUGH = 1000  # tolerances, where halving no longer helps: what is left is rounding
 
 
 def values(score, logits):
@@ -59,6 +60,7 @@ def _mean_gradient(score, start, step, temperature):
     tolerance += ROUNDING * (np.abs(ends[0]) + np.abs(ends[1]) + size)
     mean = np.zeros_like(start)
     rows, left, right = _intervals(start, step, temperature)
+    before = np.full(len(rows), np.inf)
     for halving in range(HALVINGS + 1):
         part, width = np.zeros((len(rows), start.shape[1])), right - left
         for node, weight in zip(NODES, WEIGHTS, strict=True):
@@ -67,11 +69,13 @@ def _mean_gradient(score, start, step, temperature):
         part *= width[:, np.newaxis]
         change = values(score, logits(rows, right)) - values(score, logits(rows, left))
         off = np.abs((part * step[rows]).sum(axis=1) - change)
-        done = (off <= tolerance[rows]) | (halving == HALVINGS)
+        vain = (off <= ENOUGH * tolerance[rows]) & (off > before / 2)
+        done = (off <= tolerance[rows]) | vain | (halving == HALVINGS)
         np.add.at(mean, rows[done], part[done])
         rows, left, right = rows[~done], left[~done], right[~done]
         if not len(rows):
             break
+        before = np.tile(off[~done], 2)
         middle = (left + right) / 2
         rows = np.concatenate([rows, rows])
         left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
