@@ -9,6 +9,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 NARROW = 8.0  # change of logits / T at which 16 nodes give a softmax to 1e-9
 GRID = 32  # intervals at most before any is halved
 HALVINGS = 40
+MOST_INTERVALS = 256  # for each row; then what is left shows in the residual
 TOLERANCE = 1e-11  # of an interval, relative to the change of the score
 ROUNDING = 1e-13  # relative to the scores and logits
 ENOUGH = 1000  # tolerances, where halving no longer helps: what is left is rounding
@@ -70,7 +71,8 @@ def _mean_gradient(score, start, step, temperature):
         change = values(score, logits(rows, right)) - values(score, logits(rows, left))
         off = np.abs((part * step[rows]).sum(axis=1) - change)
         vain = (off <= ENOUGH * tolerance[rows]) & (off > before / 2)
-        done = (off <= tolerance[rows]) | vain | (halving == HALVINGS)
+        last = halving == HALVINGS or len(rows) > MOST_INTERVALS * len(start)
+        done = (off <= tolerance[rows]) | vain | last
         np.add.at(mean, rows[done], part[done])
         rows, left, right = rows[~done], left[~done], right[~done]
         if not len(rows):
