@@ -294,8 +294,8 @@ class StreamingMixin(BaseEstimator):
         >>> drift = now.drift(later)
         >>> drift.clip.moved
         True
-        >>> print(drift.clip.before.round(1), drift.clip.after.round(1))
-        3.8 5.6
+        >>> print(round(drift.clip.before, 1), round(drift.clip.after, 1))
+        3.9 6.0
         """
         if not 0 < confidence < 1:
             raise ValueError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 
 from reactood._utils._tensors import as_tensor
 
@@ -157,9 +158,9 @@ def has_fields(X):
     """Return whether an input is a dict of arrays, such as of a tokenizer."""
     if getattr(X, "is_input_dict", False):
         return True
-    if not isinstance(X, Mapping) or not len(X):
-        return False
-    return all(hasattr(values, "shape") for values in X.values()) or (
+    if not isinstance(X, Mapping) or issparse(X) or not len(X):
+        return False  # some sparse matrices are mappings
+    return all(hasattr(values, "dtype") for values in X.values()) or (
         "input_ids" in X and isinstance(X["input_ids"], list)
     )
 

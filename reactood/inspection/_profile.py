@@ -32,11 +32,17 @@ class ActivationProfileDisplay:
 
     Parameters
     ----------
-    id_mean, ood_mean : ndarray of shape (n_features,)
-        Mean of each unit over the ID and over the OOD samples, without clipping.
+    id_mean : ndarray of shape (n_features,)
+        Mean of each unit over the ID samples, without clipping.
 
-    id_percentiles, ood_percentiles : ndarray of shape (4, n_features)
-        The percentiles 5, 25, 75 and 95 of each unit.
+    id_percentiles : ndarray of shape (4, n_features)
+        The percentiles 5, 25, 75 and 95 of each unit over the ID samples.
+
+    ood_mean : ndarray of shape (n_features,)
+        Mean of each unit over the OOD samples.
+
+    ood_percentiles : ndarray of shape (4, n_features)
+        The same percentiles over the OOD samples.
 
     threshold : float or ndarray of shape (n_features,), default=inf
         The upper clip.
