@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reactood._scoring._percentile import Summary, interpolated
+from reactood._scoring._percentile import interpolated
 
 BUCKETS = 1 << 16
 FINITE = 128, BUCKETS - 128  # the buckets at both ends are of infinities and NaN
@@ -85,11 +85,9 @@ class Histogram:
         """How many numbers were counted in a column."""
         return int(self.counts[0].sum())
 
-    def summary(self, qs):
-        """Return percentiles in percent, and the extremes, as of the numbers."""
-        values = [self.percentile(q) for q in qs]
-        low, high = (self._shaped(a.astype(float)) for a in self._extremes())
-        return Summary(values, low, high)
+    def extremes(self):
+        """Return the smallest and the largest number, as of the numbers."""
+        return tuple(self._shaped(a.astype(float)) for a in self._extremes())
 
     def percentile(self, q):
         """Return the percentile ``q``; within a bucket, by linear interpolation."""

@@ -1,5 +1,6 @@
 """RowSample: a random sample of the rows of a stream, the same for any order."""
 
+import functools
 import threading
 
 import numpy as np
@@ -132,8 +133,7 @@ def hashes_of(block):
     if block.shape[1] % 2:
         block = torch.nn.functional.pad(block, (0, 1))
     words = block.contiguous().view(torch.int64)
-    weights = _mixed(np.arange(words.shape[1], dtype=np.uint64)) | np.uint64(1)
-    weights = torch.from_numpy(weights.view(np.int64)).to(block.device)
+    weights = _weights(words.shape[1]).to(block.device)
     n_rows = max(1, HASH_BLOCK // max(1, words.shape[1]))
     spread = int(np.uint64(MIX[1]).view(np.int64))
     sums = []
@@ -143,6 +143,13 @@ def hashes_of(block):
         some ^= (some >> 32) & 0xFFFFFFFF
         sums.append((some * weights).sum(dim=1))
     return _mixed(torch.cat(sums).cpu().numpy().view(np.uint64))
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(n_words):
+    """Return the odd weights of a row's words: the same for every block."""
+    weights = _mixed(np.arange(n_words, dtype=np.uint64)) | np.uint64(1)
+    return torch.from_numpy(weights.view(np.int64))
 
 
 def _mixed(numbers):

@@ -5,6 +5,7 @@ import torch
 
 from reactood._scoring._blocks import check_finite, rows_per_block, tensor_blocks
 from reactood._scoring._histogram import Histogram
+from reactood._scoring._percentile import Summary
 from reactood._scoring._row_sample import RowSample
 
 MOST_UNEVEN = 6  # standard errors of the number of rows that a sample stands for
@@ -80,12 +81,11 @@ class Stream:
 
     def summary(self, qs):
         """Return the percentiles and the extremes of all rows."""
-        summary = self.histogram.summary([])
-        summary.percentiles = [
+        percentiles = [
             self.exact[q] if q in self.exact else self.histogram.percentile(q)
             for q in qs
         ]
-        return summary
+        return Summary(percentiles, *self.histogram.extremes())
 
     def rows(self):
         """Return the rows of the sample, and how often each came."""

@@ -304,13 +304,7 @@ class StreamingMixin(BaseEstimator):
         for one in q:
             check_range("q", one)
         self._check_mergeable(other)
-        for name in ("percentile", "lower_percentile"):
-            own, others = getattr(self, name), getattr(other, name)
-            if own != others:
-                raise ValueError(
-                    f"The detectors differ in {name}, {own!r} and {others!r}; expected "
-                    "the same."
-                )
+        _check_alike(self, other, ("percentile", "lower_percentile"))
         scorer, clip = self._scorer(self._fitted_head()), self._learned_clip()
         views = [
             StreamView(detector._stream, clip, scorer, confidence)
@@ -433,13 +427,8 @@ class StreamingMixin(BaseEstimator):
                     f"{type(detector).__name__} was not fitted by partial_fit or "
                     "fit_stream, and holds no counts that could be added."
                 )
-        for name in ("n_features", "per_unit", "sample_size"):
-            own, others = (getattr(d._stream, name) for d in (self, other))
-            if own != others:
-                raise ValueError(
-                    f"The detectors differ in {name}, {own!r} and {others!r}; expected "
-                    "the same."
-                )
+        alike = "n_features", "per_unit", "sample_size"
+        _check_alike(self._stream, other._stream, alike)
         names: list[Any] = [
             getattr(d, "feature_names_in_", None) for d in (self, other)
         ]
@@ -476,6 +465,17 @@ def _features_and_labels(batch):
             )
         return batch[0], (batch[1] if len(batch) == 2 else None)
     return batch, None
+
+
+def _check_alike(one, other, names):
+    """Raise unless two detectors, or their streams, have the same attributes."""
+    for name in names:
+        own, others = getattr(one, name), getattr(other, name)
+        if own != others:
+            raise ValueError(
+                f"The detectors differ in {name}, {own!r} and {others!r}; expected the "
+                "same."
+            )
 
 
 def _same_head(one, other):
