@@ -1,11 +1,13 @@
 """The folder of a real classifier and real images, for the benchmarks that need one."""
 
 import argparse
+import functools
 import importlib.util
 import os
 from pathlib import Path
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
+IMAGENET_RESNETS = "ktb_resnet50_large_blocks", "pqf_resnet50_large", "pqf_resnet18"
 NEEDED = "mobilenet_v2.py", "imagenet-sample", "textures"
 
 
@@ -41,6 +43,18 @@ def load_file(path):
 def load_model(folder):
     """Return the module that has `load()` and `preprocess()`."""
     return load_file(folder / "mobilenet_v2.py")
+
+
+def networks(folder):
+    """Return, by name, what loads each network for ImageNet, and its transform."""
+    mobilenet = load_model(folder)
+    found = {"mobilenet_v2": (mobilenet.load, mobilenet.preprocess())}
+    file = folder / "imagenet-resnets" / "imagenet_resnets.py"
+    if file.exists():
+        resnets = load_file(file)
+        for name in IMAGENET_RESNETS:
+            found[name] = functools.partial(resnets.load, name), resnets.preprocess
+    return found
 
 
 def images(folder):

@@ -50,11 +50,14 @@ def main():
     parser.add_argument("--install", action="store_true", help="the peers, by pip")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--only", help="one peer and this package")
+    parser.add_argument(
+        "--network", default="mobilenet_v2", help="default: %(default)s"
+    )
     parser.add_argument("--batch", type=int, default=32, help="of the others' loaders")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(*options.worker, options.batch)
+        work(*options.worker, options.network, options.batch)
         return
     from _real_images import find_folder
 
@@ -66,7 +69,7 @@ def main():
     if options.install:
         install(chosen, options.peers)
     with tempfile.TemporaryDirectory() as place:
-        prepare(folder, Path(place))
+        prepare(folder, options.network, Path(place))
         runs = {name: [] for name in chosen}
         for repeat in range(options.repeats):
             for name in chosen:
@@ -109,13 +112,12 @@ def slug(name):
     return name.split(",")[0].replace(" ", "-")
 
 
-def prepare(folder, place):
+def prepare(folder, network, place):
     """Write preprocessed images, and say where the model is."""
-    from _real_images import list_images, load_model
+    from _real_images import list_images, networks
     from PIL import Image
 
-    module = load_model(folder)
-    transform = module.preprocess()
+    _, transform = networks(folder)[network]
 
     def ready(path):
         return transform(Image.open(path).convert("RGB")).numpy()
@@ -135,7 +137,7 @@ def prepare(folder, place):
 def run_worker(name, place, options):
     """Run one library in a process of its own; return its numbers or its error."""
     command = [python(name, options.peers), __file__, "--worker", name, str(place)]
-    command += ["--batch", str(options.batch)]
+    command += ["--network", options.network, "--batch", str(options.batch)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -147,14 +149,15 @@ def run_worker(name, place, options):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def work(name, place, batch):
+def work(name, place, network, batch):
     """Fit and score with one library, and print time and memory as JSON."""
     import torch
-    from _real_images import load_model
+    from _real_images import networks
     from torch.utils.data import DataLoader, TensorDataset
 
     place = Path(place)
-    model = load_model(Path((place / "folder").read_text())).load().eval()
+    load, _ = networks(Path((place / "folder").read_text()))[network]
+    model = load().eval()
     sets = {k: np.load(place / f"{k}.npy") for k in ("fit", "id", "ood")}
 
     def loader(array):
@@ -200,7 +203,7 @@ def by_openood(model, loader):
     """Apply OpenOOD's rule: a percentile of all features, and energy."""
     import torch
 
-    backbone, head = parts(model)
+    backbone, head = pooled_parts(model)
 
     def features(loader):
         with torch.no_grad():
@@ -217,11 +220,21 @@ def by_openood(model, loader):
 
 
 def parts(model):
+    """Return the network up to its maps, and the name of its linear layer."""
+    from torch import nn
+
+    if hasattr(model, "classifier"):  # MobileNetV2
+        return model.features, "classifier.1"
+    return nn.Sequential(*list(model.children())[:-2]), "fc"  # ResNet
+
+
+def pooled_parts(model):
     """Return the network up to the pooled features, and its linear layer."""
     from torch import nn
 
-    pooled = nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return pooled, model.classifier[-1]
+    maps, head = parts(model)
+    pooled = nn.Sequential(maps, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return pooled, model.get_submodule(head)
 
 
 def by_pytorch_ood(model, loader, *, pooled):
@@ -230,9 +243,9 @@ def by_pytorch_ood(model, loader, *, pooled):
     from pytorch_ood.detector import ReAct
     from torch import nn
 
-    backbone, head = parts(model)
+    backbone, head = pooled_parts(model)
     if not pooled:
-        backbone = model.features
+        backbone, _ = parts(model)
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
     detector = ReAct(backbone=backbone, head=head, percentile=PERCENTILE / 100)
     detector.fit(loader)
@@ -249,7 +262,7 @@ def by_oodeel(model, loader):
     from oodeel.methods import Energy
 
     detector = Energy(use_react=True, react_quantile=PERCENTILE / 100)
-    detector.fit(model, fit_dataset=loader, head_layer_id="classifier.1")
+    detector.fit(model, fit_dataset=loader, head_layer_id=parts(model)[1])
 
     def score(loader):
         return -np.asarray(detector.score(loader)[0])

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from _real_images import arguments, find_folder, images, load_file, load_model
+from _real_images import arguments, find_folder, images, load_file, networks
 from _timing import limit_threads, machine, print_table
 from PIL import Image
 from scipy.stats import rankdata
@@ -41,7 +41,6 @@ from reactood.model_selection._candidates import (
     make_candidates,
 )
 
-IMAGENET_RESNETS = "ktb_resnet50_large_blocks", "pqf_resnet18", "pqf_resnet50_large"
 CIFAR_NETS = "densenet_cifar10", "resnet20", "resnet56"
 GRID = list(
     ParameterGrid({"score_function": (*SCORES, "gen"), "percentile": PERCENTILES})
@@ -71,14 +70,7 @@ class AsJPEG:
 
 def imagenet_networks(folder, cache):
     """Yield names, heads and features of networks for ImageNet."""
-    mobilenet = load_model(folder)
-    file = folder / "imagenet-resnets" / "imagenet_resnets.py"
-    networks = {"mobilenet_v2": (mobilenet.load, mobilenet.preprocess())}
-    if file.exists():
-        resnets = load_file(file)
-        for name in IMAGENET_RESNETS:
-            networks[name] = (lambda name=name: resnets.load(name)), resnets.preprocess
-    for name, (load, preprocess) in networks.items():
+    for name, (load, preprocess) in networks(folder).items():
         sets = {
             where: extract(load, preprocess, images(folder / where), cache)
             for where in ("textures", "flowers")

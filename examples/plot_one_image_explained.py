@@ -45,7 +45,8 @@ print(f"decision_function with the clip {detector.decision_function(image)[0]:+.
 # Why it is rejected
 # ------------------
 # The bars lead from the score of typical digits to that of the photograph, once by way
-# of the units and once by way of the classes.
+# of the units and once by way of the classes. Below are the photograph and the digits
+# that the network takes for most similar.
 
 DecisionDisplay.from_estimator(detector, image, digits.X_test)
 plt.show()
@@ -54,23 +55,16 @@ plt.show()
 # What the clip took
 # ------------------
 # The energy of digits drops too, so the drop alone does not say why the photograph is
-# rejected.
-
-id_drop = explain_clipping(detector, digits.X_test).drop
-low, high = np.percentile(id_drop, [5, 95])
-print(f"digits lose {low:.2f} to {high:.2f} (5 to 95 %)")
-print(f"this photograph loses {explained.drop[row]:.2f}")
-
-# %%
-# The contributions add up to the drop. A clipped unit with a negative weight for the
-# likely classes raises the energy, so its bar has the opposite direction.
+# rejected: the title says how much they lose. The contributions add up to the drop. A
+# clipped unit with a negative weight for the likely classes raises the energy, so its
+# bar has the opposite direction.
 
 fig, (left, right) = plt.subplots(
     1, 2, figsize=(9, 4.4), layout="constrained", width_ratios=[1, 2.2]
 )
 left.imshow(image[0, 0], cmap="gray")
 left.set(xticks=[], yticks=[], title=f"photograph {row}")
-EnergyDropDisplay.from_estimator(detector, image, ax=right)
+EnergyDropDisplay.from_estimator(detector, image, digits.X_test, ax=right)
 plt.show()
 
 # %%

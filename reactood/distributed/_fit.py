@@ -266,7 +266,9 @@ def _keep(dataset, folder):
     """Write features as Parquet; a job with a checkpoint goes on with what is there."""
     from ray.data import SaveMode
 
-    goes_on = dataset.context.checkpoint_config is not None
+    # The checkpoint disappears with the last row: without one, what is in the folder is
+    # complete, and appended rows would count twice.
+    goes_on = _has_begun(dataset.context.checkpoint_config)
     mode = SaveMode.APPEND if goes_on else SaveMode.ERROR
     try:
         dataset.write_parquet(folder, mode=mode)
@@ -277,6 +279,19 @@ def _keep(dataset, folder):
             f"features={folder!r} exists already. Give another folder; or use what is "
             "in it: fit(pipeline, ray.data.read_parquet(folder))."
         ) from error
+
+
+def _has_begun(checkpoint):
+    """Return whether a checkpoint of Ray Data holds anything."""
+    if checkpoint is None:
+        return False
+    from pyarrow.fs import FileSelector
+
+    place = checkpoint.checkpoint_path.split("://")[-1]
+    files = checkpoint.filesystem.get_file_info(
+        FileSelector(place, allow_not_found=True, recursive=True)
+    )
+    return any(file.is_file for file in files)
 
 
 def _joined(detector, parts, raises):

@@ -1,13 +1,8 @@
 """Show the images with the highest and the lowest scores."""
 
-import os
-
 import numpy as np
-from PIL import Image
 from sklearn.utils import check_array, column_or_1d
 
-from reactood._images._pixels import pixels_of
-from reactood._images._sources import open_source
 from reactood._scoring._base import BaseReActDetector
 from reactood._utils._response import score_and_threshold, unfrozen
 from reactood.inspection._common import (
@@ -15,6 +10,7 @@ from reactood.inspection._common import (
     OOD_COLOR,
     axes_and_figure,
 )
+from reactood.inspection._pictures import displayable, draw_picture, source_of
 
 COLUMNS = 8  # images per row of the sheet
 STEP_X, STEP_Y = 1.12, 1.34  # from image to image, in image widths, with the caption
@@ -169,7 +165,7 @@ class ContactSheetDisplay:
         """
         if n < 1:
             raise ValueError(f"n={n}; expected at least 1 image of each end.")
-        source = open_source(images, validate=_as_array, missing_ok=True)
+        source = source_of(images)
         scores = column_or_1d(
             check_array(np.asarray(scores), ensure_2d=False, dtype=np.float64)
         )
@@ -180,10 +176,10 @@ class ContactSheetDisplay:
             )
         most, least = ends_of(scores, n)
         return cls(
-            most=[_displayable(source.image(i)) for i in most],
+            most=[displayable(source.image(i)) for i in most],
             most_scores=scores[most],
             most_indices=most,
-            least=[_displayable(source.image(i)) for i in least],
+            least=[displayable(source.image(i)) for i in least],
             least_scores=scores[least],
             least_indices=least,
         ).plot(ax)
@@ -237,12 +233,7 @@ class ContactSheetDisplay:
         for place, (image, score) in enumerate(zip(images, scores, strict=True)):
             line, column = divmod(place, columns)
             x, y = column * STEP_X + 0.5, top + line * STEP_Y + 0.5
-            height, width = np.array(image.shape[:2]) / max(image.shape[:2]) / 2
-            extent = (x - width, x + width, y + height, y - height)
-            white = 255 if image.dtype == np.uint8 else 1
-            self.images_.append(
-                self.ax_.imshow(image, extent=extent, cmap="gray", vmin=0, vmax=white)
-            )
+            self.images_.append(draw_picture(self.ax_, image, x, y))
             caption = {"fontsize": 8, "ha": "center", "va": "top"}
             self.captions_.append(self.ax_.text(x, y + 0.54, f"{score:.4g}", **caption))
         return top + (place // columns + 1) * STEP_Y
@@ -252,31 +243,3 @@ def ends_of(scores, n):
     """Return the indices of the n highest and of the n lowest scores, in order."""
     ascending = np.argsort(scores, kind="stable")
     return ascending[::-1][:n], ascending[:n]
-
-
-def _as_array(X):
-    return X if hasattr(X, "shape") else np.asarray(X)
-
-
-def _displayable(item):
-    """Return one image in a form that matplotlib draws."""
-    n_axes = getattr(item, "ndim", None)
-    if not isinstance(item, str | os.PathLike | Image.Image) and n_axes not in (2, 3):
-        got = f"{type(item).__name__} of shape {getattr(item, 'shape', 'unknown')}"
-        raise TypeError(
-            f"An image is a {got}; expected a path, a PIL image, or an array of shape "
-            "(height, width[, channels]) or (channels, height, width)."
-        )
-    pixels = pixels_of(item)
-    if pixels.dtype != np.uint8:
-        return _scaled(pixels)
-    return pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
-
-
-def _scaled(image):
-    """Scale a preprocessed image to [0, 1]."""
-    image = image.astype(np.float64)
-    if image.ndim == 3 and image.shape[2] != 3:  # not RGB
-        image = image.mean(axis=2)
-    low, spread = image.min(), np.ptp(image)
-    return (image - low) / (spread or 1)

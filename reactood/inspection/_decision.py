@@ -1,6 +1,7 @@
 """Divide the distance of a score from those of ID rows into additive parts."""
 
 import numpy as np
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import Bunch, gen_batches
 
 from reactood._scoring._blocks import rows_per_block
@@ -11,7 +12,7 @@ from reactood.inspection._path import mean_gradient, values
 COMPLETE = 1e-6  # residual that is accepted, relative to the sum of all parts
 
 
-def explain_decision(estimator, X, X_id, *, n_references=16):
+def explain_decision(estimator, X, X_id, *, n_references=16, n_nearest=5):
     """Divide the distance of each score from a typical in-distribution score.
 
     A row is rejected because its score is far below the scores of in-distribution (ID)
@@ -37,6 +38,11 @@ def explain_decision(estimator, X, X_id, *, n_references=16):
         Number of ID rows to compare with, at least 1: those in the middle, by their
         score. All, where there are fewer. The time grows with it.
 
+    n_nearest : int, default=5
+        Number of most similar ID rows to find for each row, at least 0. All, where
+        there are fewer. They have no part in the explanation, and show what the
+        network takes a row for.
+
     Returns
     -------
     explanation : Bunch
@@ -60,6 +66,12 @@ def explain_decision(estimator, X, X_id, *, n_references=16):
             The scores.
         residual : ndarray of shape (n_samples,)
             What the parts lack of `total`: rounding errors.
+        nearest_rows : ndarray of shape (n_samples, n_nearest), of integers
+            The rows of `X_id` whose features, without the clip, have the smallest
+            angle to those of the row, the most similar first.
+        nearest_similarity : ndarray of shape (n_samples, n_nearest)
+            The cosines of these angles: 1 where the features are the same but for a
+            factor, and 0 where they have nothing in common.
 
         And of the ID rows:
 
@@ -77,11 +89,11 @@ def explain_decision(estimator, X, X_id, *, n_references=16):
     TypeError
         If the estimator is not, and does not end in, a ReActDetector.
     ValueError
-        If the head is not linear, if `n_references` is below 1, if the score function
-        has no gradient, or if the parts do not add up to `total` to one millionth of
-        their sum without signs, because the score function is not continuous. So it is
-        with `"gen"` where a class has nearly all probability: next to 1, numbers of
-        float64 are too far apart for it.
+        If the head is not linear, if `n_references` is below 1 or `n_nearest` below 0,
+        if the score function has no gradient, or if the parts do not add up to `total`
+        to one millionth of their sum without signs, because the score function is not
+        continuous. So it is with `"gen"` where a class has nearly all probability: next
+        to 1, numbers of float64 are too far apart for it.
 
     See Also
     --------
@@ -150,17 +162,37 @@ def explain_decision(estimator, X, X_id, *, n_references=16):
     """
     if n_references < 1:
         raise ValueError(f"n_references={n_references}; expected at least 1.")
+    if n_nearest < 0:
+        raise ValueError(f"n_nearest={n_nearest}; expected at least 0.")
     detector, features, clipped = activations(estimator, X)
     _, id_features, id_clipped = activations(estimator, X_id)
     rows = middle_rows(detector.score_samples(id_features), n_references)
     explained = divide(detector, features, clipped, id_features[rows], id_clipped[rows])
-    return Bunch(reference_rows=rows, threshold=detector.offset_, **explained)
+    nearest, similarity = nearest_rows(features, id_features, n_nearest)
+    return Bunch(
+        reference_rows=rows,
+        threshold=detector.offset_,
+        nearest_rows=nearest,
+        nearest_similarity=similarity,
+        **explained,
+    )
 
 
 def middle_rows(scores, n):
     """Return the n rows in the middle of the scores, in the order of the rows."""
     first = max(0, (len(scores) - n) // 2)
     return np.sort(np.argsort(scores, kind="stable")[first : first + n])
+
+
+def nearest_rows(features, id_features, n):
+    """Return the n most similar ID rows of each row, and the cosines to them."""
+    n = min(n, len(id_features))
+    if n == 0:
+        empty = np.empty((len(features), 0))
+        return empty.astype(np.intp), empty
+    neighbors = NearestNeighbors(n_neighbors=n, metric="cosine").fit(id_features)
+    distances, rows = neighbors.kneighbors(features)
+    return rows, 1.0 - distances.astype(np.float64)
 
 
 def divide(detector, features, clipped, references, clipped_references):

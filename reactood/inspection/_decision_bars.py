@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from reactood._scoring._base import BaseReActDetector
+from reactood._utils._response import unfrozen
 from reactood.inspection._common import (
     CLIP_COLOR,
     ID_COLOR,
@@ -9,8 +11,12 @@ from reactood.inspection._common import (
     axes_and_figure,
 )
 from reactood.inspection._decision import explain_decision
+from reactood.inspection._pictures import draw_picture, pictures_of
 
 OTHERS_COLOR, TOTAL_COLOR = "0.6", "0.25"
+BAR, REST, STRIP = 0.24, 1.4, 1.5  # inches: a bar, all around them, the pictures
+STRIP_BELOW = 0.9  # inches from the bars down to the pictures: ticks, label, legend
+STEP = 1.12  # from picture to picture, in widths of pictures
 
 
 class DecisionDisplay:
@@ -22,6 +28,9 @@ class DecisionDisplay:
     bar is the part of the clip. Bars to the left make the sample less in-distribution.
     All units without a bar of their own share two: one for those that lower the score,
     and one for those that raise it. In wide networks, these may be most of it.
+
+    Below the bars are the sample and the ID images that the network takes for most
+    similar, where the samples are images.
 
     Use `from_estimator` to make one.
 
@@ -48,6 +57,20 @@ class DecisionDisplay:
     unit_names, class_names : sequence of str, default=None
         Names of the units and of the classes; None for "unit 0" and so on.
 
+    image : ndarray of shape (height, width) or (height, width, n_channels), \
+            default=None
+        The sample, in a form that matplotlib draws: uint8, or floats in [0, 1]. None
+        for no pictures.
+
+    nearest_images : list of ndarray, default=()
+        The most similar ID images, in the same form, the most similar first.
+
+    nearest_rows : ndarray of shape (n_nearest,), default=()
+        Which rows of the ID data these are.
+
+    nearest_similarity : ndarray of shape (n_nearest,), default=()
+        How similar each is: the cosine between its features and those of the sample.
+
     Attributes
     ----------
     ax_ : matplotlib Axes
@@ -58,6 +81,9 @@ class DecisionDisplay:
 
     bars_ : matplotlib BarContainer
         The bars, from the top.
+
+    pictures_ : list of matplotlib AxesImage
+        The sample and the ID images; empty without pictures.
 
     See Also
     --------
@@ -89,6 +115,10 @@ class DecisionDisplay:
         threshold,
         unit_names=None,
         class_names=None,
+        image=None,
+        nearest_images=(),
+        nearest_rows=(),
+        nearest_similarity=(),
     ):
         self.units = units
         self.classes = classes
@@ -98,6 +128,10 @@ class DecisionDisplay:
         self.threshold = threshold
         self.unit_names = unit_names
         self.class_names = class_names
+        self.image = image
+        self.nearest_images = nearest_images
+        self.nearest_rows = nearest_rows
+        self.nearest_similarity = nearest_similarity
 
     @classmethod
     def from_estimator(
@@ -108,6 +142,7 @@ class DecisionDisplay:
         *,
         class_names=None,
         n_references=16,
+        n_nearest=5,
         n_units=8,
         n_classes=5,
         ax=None,
@@ -131,6 +166,11 @@ class DecisionDisplay:
         n_references : int, default=16
             Number of ID rows to compare with, at least 1.
 
+        n_nearest : int, default=5
+            Number of ID images to show beside the sample: the most similar ones. 0 for
+            no pictures. There are none either if `estimator` takes features, or if `X`
+            and `X_id` hold no images. Files are opened a second time to be shown.
+
         n_units, n_classes : int, default=8 and 5
             Number of units and of classes with a bar of their own, at least 1.
 
@@ -152,12 +192,24 @@ class DecisionDisplay:
             If there is more than one sample, if `n_units` or `n_classes` is below 1,
             or as in :func:`explain_decision`.
         """
-        explained = explain_decision(estimator, X, X_id, n_references=n_references)
+        explained = explain_decision(
+            estimator, X, X_id, n_references=n_references, n_nearest=n_nearest
+        )
         if len(explained.total) != 1:
             raise ValueError(
                 f"Got {len(explained.total)} samples, expected one: X[[row]]. For many "
                 "samples, use explain_decision."
             )
+        pictures = {}
+        takes_images = not isinstance(unfrozen(estimator), BaseReActDetector)
+        if n_nearest and takes_images and (own := pictures_of(X, [0])):
+            nearest = explained.nearest_rows[0]
+            pictures = {
+                "image": own[0],
+                "nearest_images": pictures_of(X_id, nearest) or (),
+                "nearest_rows": nearest,
+                "nearest_similarity": explained.nearest_similarity[0],
+            }
         return cls(
             units=explained.units[0],
             classes=explained.classes[0],
@@ -167,6 +219,7 @@ class DecisionDisplay:
             threshold=explained.threshold,
             unit_names=getattr(estimator, "feature_names_in_", None),
             class_names=class_names,
+            **pictures,
         ).plot(ax, n_units=n_units, n_classes=n_classes)
 
     def plot(self, ax=None, *, n_units=8, n_classes=5):
@@ -199,8 +252,9 @@ class DecisionDisplay:
             self._block("class", self.classes, self.class_names, n_classes),
         ]
         n_bars = sum(len(names) for names, _, _ in blocks)
+        height, strip = BAR * (n_bars + 1), 0 if self.image is None else STRIP
         self.ax_, self.figure_ = axes_and_figure(
-            ax, figsize=(6.4, 1.4 + 0.24 * (n_bars + 1))
+            ax, figsize=(6.4, height + REST + strip)
         )
         names = [name for block, _, _ in blocks for name in block]
         widths = np.concatenate([parts for _, parts, _ in blocks])
@@ -244,7 +298,29 @@ class DecisionDisplay:
         self.ax_.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8
         )
+        self.pictures_ = []
+        if self.image is not None:
+            below, tall = (STRIP_BELOW + STRIP) / height, STRIP / height
+            self._draw_pictures(self.ax_.inset_axes([0, -below, 1, tall]))
         return self
+
+    def _draw_pictures(self, ax):
+        """Draw the sample, and the most similar ID images to the right of it."""
+        captions = ["this sample"]
+        captions += [
+            f"ID row {row}\nsimilarity {similarity:.2f}"
+            for row, similarity in zip(
+                self.nearest_rows, self.nearest_similarity, strict=True
+            )
+        ]
+        images = [self.image, *self.nearest_images]
+        for place, (image, caption) in enumerate(zip(images, captions, strict=False)):
+            x = place * STEP + 0.5
+            self.pictures_.append(draw_picture(ax, image, x, 0.5))
+            ax.text(x, 1.05, caption, fontsize=7, ha="center", va="top")
+        width = len(images) * STEP - STEP + 1
+        ax.set(xlim=(0, width), ylim=(1.4, 0), aspect="equal", anchor="N")
+        ax.set_axis_off()
 
     def _block(self, kind, parts, names, n):
         """Return names, parts and colours of the bars of one block."""

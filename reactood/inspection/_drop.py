@@ -8,7 +8,7 @@ from reactood.inspection._common import (
     activations,
     axes_and_figure,
 )
-from reactood.inspection._explain import explain
+from reactood.inspection._explain import explain, explain_clipping
 
 OTHERS_COLOR = "0.6"
 
@@ -21,8 +21,8 @@ class EnergyDropDisplay:
     a bar to the left raise the energy.
 
     This is what the clip takes, not why a sample is rejected: in-distribution samples
-    often lose more of their energy than others do. `DecisionDisplay` says why a sample
-    is rejected.
+    often lose more of their energy than others do. With ID data, the title says how
+    much these lose. `DecisionDisplay` says why a sample is rejected.
 
     Use `from_estimator` to make one.
 
@@ -39,6 +39,9 @@ class EnergyDropDisplay:
 
     unit_names : sequence of str, default=None
         Names of the units; None for "unit 0" and so on.
+
+    id_drop : ndarray of shape (n_id,), default=None
+        The drops of in-distribution samples, to compare `drop` with.
 
     Attributes
     ----------
@@ -64,19 +67,20 @@ class EnergyDropDisplay:
     >>> digits = load_digits_ood()
     >>> detector = make_react_pipeline(digits_classifier).fit(digits.X_train)
     >>> photo = digits.ood["photo_china"][:1]
-    >>> display = EnergyDropDisplay.from_estimator(detector, photo)
+    >>> display = EnergyDropDisplay.from_estimator(detector, photo, digits.X_test)
     >>> bool(abs(display.contribution.sum() - display.drop) < 1e-6)
     True
     """
 
-    def __init__(self, *, contribution, drop, n_clipped, unit_names=None):
+    def __init__(self, *, contribution, drop, n_clipped, unit_names=None, id_drop=None):
         self.contribution = contribution
         self.drop = drop
         self.n_clipped = n_clipped
         self.unit_names = unit_names
+        self.id_drop = id_drop
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, n_units=15, ax=None):
+    def from_estimator(cls, estimator, X, X_id=None, *, n_units=15, ax=None):
         """Explain one sample and draw the contributions.
 
         Parameters
@@ -86,6 +90,10 @@ class EnergyDropDisplay:
 
         X : array-like of shape (1, n_features), or one image in a sequence
             The sample.
+
+        X_id : array-like of shape (n_id, n_features), or images, default=None
+            In-distribution (ID) data, best data that neither the classifier nor the
+            detector was fitted to. The title says what the middle 90 % of it lose.
 
         n_units : int, default=15
             Number of units with a bar of their own, at least 1.
@@ -116,11 +124,13 @@ class EnergyDropDisplay:
             )
         explained = explain(detector, features, clipped)
         names = getattr(detector, "feature_names_in_", None)
+        id_drop = None if X_id is None else explain_clipping(estimator, X_id).drop
         return cls(
             contribution=explained.contribution[0],
             drop=explained.drop[0].item(),
             n_clipped=np.count_nonzero(explained.excess),
             unit_names=names,
+            id_drop=id_drop,
         ).plot(ax, n_units=n_units)
 
     def plot(self, ax=None, *, n_units=15):
@@ -168,9 +178,15 @@ class EnergyDropDisplay:
         self.ax_.set_ylim(len(values) - 0.4, -0.6)
         self.ax_.grid(axis="x", color="0.9")
         self.ax_.set_axisbelow(True)
+        title = (
+            f"Energy drop {self.drop:.3g}: {self.n_clipped} of "
+            f"{len(self.contribution)} units clipped"
+        )
+        if self.id_drop is not None:
+            low, high = np.percentile(self.id_drop, [5, 95])
+            title += f"\nID samples: {low:.3g} to {high:.3g} (5 to 95 %)"
         self.ax_.set(
-            title=f"Energy drop {self.drop:.3g}: {self.n_clipped} of "
-            f"{len(self.contribution)} units clipped",
+            title=title,
             xlabel="contribution to the drop of the energy (in units of the logits)",
         )
         return self

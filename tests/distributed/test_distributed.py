@@ -34,7 +34,7 @@ from reactood.distributed._columns import Column, check_names, find_column
 from reactood.distributed._parcel import Parcel
 from reactood.distributed._pool import Pool
 from reactood.distributed._row_scorer import NO_VALUE, RowScorer
-from reactood.persistence import save
+from reactood.persistence import load, save
 
 ray = pytest.importorskip("ray")
 pa = pytest.importorskip("pyarrow")
@@ -433,10 +433,13 @@ JOB = """
 import os, sys, time
 import ray
 from ray.data.checkpoint import CheckpointConfig
+from torchvision import transforms
+from reactood import make_react_pipeline
 from reactood.datasets import digits_classifier
 from reactood.distributed import fit, score
+from reactood.persistence import save
 
-address, folder, seen = sys.argv[1:]
+address, folder, task, seen = sys.argv[1:]
 ray.init(address, log_to_driver=False, logging_level="ERROR")
 context = ray.data.DataContext.get_current()
 context.enable_progress_bars = False
@@ -451,20 +454,22 @@ def note(table):
 images = ray.data.read_parquet(f"{folder}/list")
 images = images.repartition(target_num_rows_per_block=5)
 images = images.map_batches(note, batch_size=None, batch_format="pyarrow")
-scores = score(
-    f"{folder}/detector.safetensors",
-    images,
-    column="path",
-    model=digits_classifier,
-    workers=1,
-    batch_size=5,
-)
-scores.write_parquet(f"{folder}/scores")
+options = {"column": "path", "workers": 1, "batch_size": 5}
+if task == "score":
+    detector = f"{folder}/detector.safetensors"
+    scores = score(detector, images, model=digits_classifier, **options)
+    scores.write_parquet(f"{folder}/result")
+else:
+    preprocess = transforms.Compose([transforms.Grayscale(), transforms.ToTensor()])
+    pipeline = make_react_pipeline(digits_classifier, preprocess=preprocess)
+    fitted = fit(pipeline, images, features=f"{folder}/result", **options)
+    save(fitted, f"{folder}/fitted.safetensors")
 """
 
 
-@pytest.mark.slow
-def test_a_killed_job_goes_on(cluster, one_thread, tmp_path):
+@pytest.fixture
+def killed_job(cluster, one_thread, tmp_path):
+    """Return what runs a job that is killed, and what runs it to its end."""
     digits = load_digits_ood()
     write_pictures(tmp_path / "photos", digits.X_train[:60])
     paths = [str(path) for path in list_images(tmp_path / "photos")]
@@ -472,35 +477,83 @@ def test_a_killed_job_goes_on(cluster, one_thread, tmp_path):
     for i in range(0, 60, 5):
         table = pa.table({"path": paths[i : i + 5]})
         parquet.write_table(table, tmp_path / f"list/{i:02}.parquet")
-    fitted = make_react_pipeline(digits_classifier, preprocess=preprocess())
-    fitted.fit(digits.X_test[:200])
-    save(fitted, tmp_path / "detector.safetensors")
-    for seen in ("first", "second"):
+    for seen in ("first", "second", "third"):
         (tmp_path / seen).mkdir()
-    command = [sys.executable, "-c", JOB, cluster, str(tmp_path)]
-    job = subprocess.Popen([*command, "first"], cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("scores/*.parquet"))) < 3:
-        assert job.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    job.kill()
-    job.wait()
-    done = {
-        path
-        for file in tmp_path.glob("checkpoint/*.parquet")
-        for path in parquet.read_table(file)["path"].to_pylist()
-    }
-    assert 0 < len(done) < 60
-    subprocess.run([*command, "second"], cwd=ROOT, check=True)
+
+    def command(task, seen):
+        return [sys.executable, "-c", JOB, cluster, str(tmp_path), task, seen]
+
+    def kill(task):
+        """Kill a job, and return the paths that its checkpoint holds."""
+        job = subprocess.Popen(command(task, "first"), cwd=ROOT)
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("result/*.parquet"))) < 3:
+            assert job.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        job.kill()
+        job.wait()
+        done = {
+            path
+            for file in tmp_path.glob("checkpoint/*.parquet")
+            for path in parquet.read_table(file)["path"].to_pylist()
+        }
+        assert 0 < len(done) < 60
+        return done
+
+    def run_again(task, seen="second"):
+        return subprocess.run(
+            command(task, seen), cwd=ROOT, capture_output=True, text=True
+        )
+
+    return paths, kill, run_again
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on(killed_job, tmp_path):
+    fitted = make_react_pipeline(digits_classifier, preprocess=preprocess())
+    fitted.fit(load_digits_ood().X_test[:200])
+    save(fitted, tmp_path / "detector.safetensors")
+    paths, kill, run_again = killed_job
+    done = kill("score")
+    ended = run_again("score")
+    assert ended.returncode == 0, ended.stderr
     again = {
         str(tmp_path / "photos" / name) for name in os.listdir(tmp_path / "second")
     }
     assert again == set(paths) - done
-    rows = parquet.read_table(tmp_path / "scores").sort_by("path").to_pylist()
+    rows = parquet.read_table(tmp_path / "result").sort_by("path").to_pylist()
     assert [row.pop("path") for row in rows] == paths
     columns = RowScorer(fitted).of_images(paths)
     np.testing.assert_allclose([row["score"] for row in rows], columns["score"], 1e-6)
     assert [row["class"] for row in rows] == columns["class"]
+
+
+@pytest.mark.slow
+def test_a_killed_fit_goes_on_and_counts_each_image_once(killed_job, tmp_path):
+    paths, kill, run_again = killed_job
+    done = kill("fit")
+    first = {file: file.stat().st_mtime_ns for file in tmp_path.glob("result/*")}
+    ended = run_again("fit")
+    assert ended.returncode == 0, ended.stderr
+    kept = [file for file in first if file.exists()]
+    assert all(file.stat().st_mtime_ns == first[file] for file in kept)
+    rows = [parquet.read_table(file, columns=["path"])["path"] for file in kept]
+    assert {str(path) for column in rows for path in column.to_pylist()} == done
+    table = parquet.read_table(tmp_path / "result")
+    assert sorted(table["path"].to_pylist()) == paths
+    fitted = load(tmp_path / "fitted.safetensors", model=digits_classifier)
+    alone = make_react_pipeline(
+        digits_classifier, preprocess=preprocess(), batch_size=5
+    )
+    alone = alone.fit_stream([paths])
+    assert fitted[-1].n_samples_seen_ == alone[-1].n_samples_seen_ == 60
+    for name in "activation_threshold_", "offset_":
+        np.testing.assert_allclose(getattr(fitted[-1], name), getattr(alone[-1], name))
+    # Once more: all is there, and the checkpoint has gone.
+    ended = run_again("fit", "third")
+    assert ended.returncode == 1
+    assert "FileExistsError" in ended.stderr
+    assert parquet.read_table(tmp_path / "result").num_rows == 60
 
 
 @pytest.mark.slow

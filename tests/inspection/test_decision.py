@@ -5,9 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from torchvision import transforms
 
-from reactood import ReActDetector
+from reactood import ReActDetector, make_react_pipeline
 from reactood._scoring._scores import SCORES
+from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.inspection import DecisionDisplay, explain_clipping, explain_decision
 
 NAMES = sorted(SCORES)
@@ -130,6 +135,8 @@ def test_errors():
     detector, X, X_id = made(6)
     with pytest.raises(ValueError, match="n_references=0; expected at least 1"):
         explain_decision(detector, X, X_id, n_references=0)
+    with pytest.raises(ValueError, match="n_nearest=-1; expected at least 0"):
+        explain_decision(detector, X, X_id, n_nearest=-1)
     head = torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Tanh())
     detector = ReActDetector(head, check_score=False).fit(X_id)
     with pytest.raises(ValueError, match=r"head: Sequential.*expected a linear head"):
@@ -158,6 +165,83 @@ def test_display():
     assert low < lefts.min() and (lefts + np.maximum(widths, 0)).max() < high
     ax = display.ax_.figure.add_subplot()
     assert display.plot(ax).ax_ is ax
+    assert display.pictures_ == []  # features are no images
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n_nearest=st.integers(0, 70))
+def test_the_nearest_rows_have_the_smallest_angles(seed, n_nearest):
+    detector, X, X_id = made(seed)
+    found = explain_decision(detector, X, X_id, n_nearest=n_nearest)
+    lengths = np.linalg.norm(X, axis=1)[:, None] * np.linalg.norm(X_id, axis=1)
+    cosines = X @ X_id.T / lengths
+    expected = -np.sort(-cosines, axis=1)[:, :n_nearest]
+    np.testing.assert_allclose(found.nearest_similarity, expected, atol=1e-12)
+    at_rows = np.take_along_axis(cosines, found.nearest_rows, axis=1)
+    np.testing.assert_allclose(at_rows, expected, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def digits_and_pipeline():
+    digits = load_digits_ood()
+    return digits, make_react_pipeline(digits_classifier).fit(digits.X_test)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "paths"])
+def test_pictures_of_the_sample_and_of_the_nearest_images(
+    digits_and_pipeline, kind, tmp_path
+):
+    pytest.importorskip("matplotlib").use("Agg")
+    digits, pipeline = digits_and_pipeline
+    photo, X_id = digits.ood["photo_china"][:1], digits.X_test[:100]
+    shown = [photo[0], *X_id]
+    if kind == "paths":  # as grey files, which a network of its own steps reads
+        pixels = [(255 * np.clip(image[0], 0, 1)).astype(np.uint8) for image in shown]
+        paths = [tmp_path / f"{i}.png" for i in range(len(shown))]
+        for image, path in zip(pixels, paths, strict=True):
+            Image.fromarray(image).save(path)
+        preprocess = transforms.Compose(
+            [
+                transforms.Grayscale(),
+                transforms.ToTensor(),
+                transforms.Normalize([0.0], [1.0]),
+            ]
+        )
+        pipeline = make_react_pipeline(digits_classifier, preprocess=preprocess)
+        photo, X_id = paths[:1], paths[1:]
+        pipeline.fit(X_id)
+    display = DecisionDisplay.from_estimator(pipeline, photo, X_id, n_nearest=3)
+    found = explain_decision(pipeline, photo, X_id, n_nearest=3)
+    assert len(display.pictures_) == 4
+    assert list(display.nearest_rows) == list(found.nearest_rows[0])
+    for picture, row in zip(
+        display.pictures_, [-1, *display.nearest_rows], strict=True
+    ):
+        drawn = np.asarray(picture.get_array(), float)
+        expected = shown[row + 1][0]
+        if kind == "paths":
+            expected = np.repeat(pixels[row + 1][..., None], 3, axis=2)
+        else:
+            expected = (expected - expected.min()) / np.ptp(expected)
+        np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    display.figure_.canvas.draw()
+    bare = DecisionDisplay.from_estimator(pipeline, photo, X_id, n_nearest=0)
+    assert bare.pictures_ == []
+
+
+def test_tables_and_lists_of_texts_are_no_pictures():
+    pytest.importorskip("matplotlib").use("Agg")
+    detector, X, X_id = made(8)
+    tables = Pipeline([("same", FunctionTransformer()), ("detector", detector)])
+    assert DecisionDisplay.from_estimator(tables, X[:1], X_id).pictures_ == []
+
+    def lengths(texts):
+        return np.array([[len(text)] * 6 for text in texts], float)
+
+    step = FunctionTransformer(lengths).fit(["a"])
+    texts = Pipeline([("lengths", step), ("detector", detector)])
+    display = DecisionDisplay.from_estimator(texts, ["word"], ["one", "two words"])
+    assert display.pictures_ == []
 
 
 def test_display_errors():

@@ -541,6 +541,16 @@ def test_energy_drop(detector, data):
     assert "in units of the logits" in texts(display)
 
 
+def test_energy_drop_beside_those_of_id_samples(detector, data):
+    X, y, _ = data
+    display = EnergyDropDisplay.from_estimator(detector, X[-1:], X[y == 1])
+    np.testing.assert_array_equal(
+        display.id_drop, explain_clipping(detector, X[y == 1]).drop
+    )
+    low, high = np.percentile(display.id_drop, [5, 95])
+    assert f"ID samples: {low:.3g} to {high:.3g} (5 to 95 %)" in texts(display)
+
+
 def test_energy_drop_of_a_sample_that_is_not_clipped(detector, data):
     display = EnergyDropDisplay.from_estimator(detector, np.zeros((1, 8)))
     assert len(display.bars_) == display.drop == 0
