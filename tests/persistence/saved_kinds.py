@@ -63,6 +63,34 @@ def small_net():
         return net
 
 
+class TextNet(nn.Module):
+    """Takes token ids, a mask and a number by their names."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 8)
+        self.fc = nn.Linear(9, 4)
+
+    def forward(self, input_ids, attention_mask, age):
+        mask = attention_mask.unsqueeze(-1)
+        mean = (self.embed(input_ids) * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return self.fc(torch.cat([mean, age], dim=1).relu())
+
+
+def text_net():
+    """Return the network that takes fields, with its weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TextNet()
+
+
+TEXTS = {
+    "input_ids": np.arange(240).reshape(40, 6) * 7 % 20,
+    "attention_mask": np.ones((40, 6), dtype=bool),
+    "age": np.linspace(-1, 1, 40, dtype=np.float32)[:, np.newaxis],
+}
+
+
 def small_head():
     """Return a head that is no linear layer."""
     with torch.random.fork_rng():

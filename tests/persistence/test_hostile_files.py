@@ -34,6 +34,9 @@ def saved(tmp_path_factory):
         "images": (pipeline.fit(kinds.IMAGES), images, code),
         "react": (detector, kinds.X, {}),
     }
+    pipeline = make_react_pipeline(kinds.text_net, check_score=False)
+    texts = {name: values[:4] for name, values in kinds.TEXTS.items()}
+    some["texts"] = pipeline.fit(kinds.TEXTS), texts, {"model": kinds.text_net}
     of_features = kinds.on_features()
     for name in (
         "pipeline",
@@ -160,6 +163,45 @@ def test_another_network(saved):
 
     with pytest.raises(ReactoodFileError, match="other features of the probe"):
         load(path, model=OtherCode)
+
+
+def test_what_fields_may_be(saved, tmp_path):
+    """Each is refused although the checksum is right, without much memory."""
+    path, _, code = saved["texts"]
+    content, tensors = read_file(path)
+    described = [node[key] for node, key in places(content) if key == "fields"]
+    assert [field[:2] for field in described[0]] == [
+        ["age", "float32"],
+        ["attention_mask", "bool"],
+        ["input_ids", "int64"],
+    ]
+
+    def refused(match, change):
+        changed = copy.deepcopy(content)
+        for node, key in places(changed):
+            if key == "fields":
+                change(node[key])
+        with pytest.raises(ReactoodFileError, match=match):
+            load(written(tmp_path, changed, tensors), **code)
+
+    def put(row, column, value):
+        def change(fields):
+            fields[row][column] = value
+
+        return change
+
+    refused("unknown kind", put(0, 0, 3))
+    refused("unknown kind", put(0, 1, "float64"))
+    refused("do not fit each other", put(0, 0, "input_ids"))
+    refused("do not fit each other", put(0, 2, None))
+    refused(None, put(0, 2, [-1]))
+    refused(None, put(0, 2, [2**40]))
+    refused(None, put(0, 2, [2**30, 2**30]))
+    refused(None, put(0, 2, 3))
+    refused(None, put(0, 0, "years"))
+    refused(None, lambda fields: fields.pop())
+    refused(None, lambda fields: fields.append(["more", "int64", [2]]))
+    refused(None, lambda fields: fields.append(["more"]))
 
 
 def written(tmp_path, content, tensors):
@@ -346,9 +388,9 @@ def fuzz_content(saved, tmp_path, n, seed):
     n_loaded = 0
     for i in range(n):
         # Networks take longest.
-        name = (
-            "images" if i % 10 == 0 else rng.choice([k for k in files if k != "images"])
-        )
+        networks = [name for name in files if name in ("images", "texts")]
+        others = [name for name in files if name not in networks]
+        name = rng.choice(networks if i % 10 == 0 else others)
         _, X, code = saved[name]
         content, tensors = mutated(rng, *files[name])
         path = written(tmp_path, content, tensors)
