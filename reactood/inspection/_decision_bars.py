@@ -169,7 +169,8 @@ class DecisionDisplay:
         n_nearest : int, default=5
             Number of ID images to show beside the sample: the most similar ones. 0 for
             no pictures. There are none either if `estimator` takes features, or if `X`
-            and `X_id` hold no images. Files are opened a second time to be shown.
+            and `X_id` hold no images or are DataLoaders. Files are opened a second time
+            to be shown.
 
         n_units, n_classes : int, default=8 and 5
             Number of units and of classes with a bar of their own, at least 1.

@@ -17,12 +17,13 @@ def source_of(images):
 def pictures_of(images, rows):
     """Return some images in a form that matplotlib draws, or None if they are none.
 
-    Tables, texts and dicts of arrays are no images, though pipelines may take them.
+    Tables, texts and dicts of arrays are no images, though pipelines may take them. A
+    DataLoader gives its images in batches only.
     """
     try:
         source = source_of(images)
         return [displayable(source.image(row)) for row in rows]
-    except (TypeError, ValueError, OSError):
+    except (TypeError, ValueError, OSError, NotImplementedError):
         return None
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 
 from reactood import ReActDetector, make_react_pipeline
@@ -227,6 +228,20 @@ def test_pictures_of_the_sample_and_of_the_nearest_images(
     display.figure_.canvas.draw()
     bare = DecisionDisplay.from_estimator(pipeline, photo, X_id, n_nearest=0)
     assert bare.pictures_ == []
+
+
+def test_a_loader_shows_no_pictures(digits_and_pipeline):
+    pytest.importorskip("matplotlib").use("Agg")
+    digits, pipeline = digits_and_pipeline
+    photo, X_id = (
+        DataLoader(TensorDataset(torch.from_numpy(images)), 4)
+        for images in (digits.ood["photo_china"][:1], digits.X_test[:20])
+    )
+    display = DecisionDisplay.from_estimator(pipeline, photo, X_id)
+    assert display.pictures_ == []
+    photo = digits.ood["photo_china"][:1]
+    display = DecisionDisplay.from_estimator(pipeline, photo, X_id)
+    assert len(display.pictures_) == 1  # the sample alone
 
 
 def test_tables_and_lists_of_texts_are_no_pictures():
