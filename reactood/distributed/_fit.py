@@ -99,7 +99,7 @@ def fit(
         If the detector cannot learn from parts.
 
     FileExistsError
-        If `features` exists.
+        If `features` exists, and no checkpoint says that it is incomplete.
 
     See Also
     --------
