@@ -27,8 +27,10 @@ class DecisionDisplay:
     reference, the score of typical in-distribution (ID) rows, to the score of the
     sample by way of the units; the second does so by way of the classes. In both, one
     bar is the part of the clip. Bars to the left make the sample less in-distribution.
-    All units without a bar of their own share two: one for those that lower the score,
-    and one for those that raise it. In wide networks, these may be most of it.
+    The clip is relative to ID data: its bar leads to the right where the clip lowers
+    the scores of the ID rows more than that of the sample. All units without a bar of
+    their own share two: one for those that lower the score, and one for those that
+    raise it. In wide networks, these may be most of it.
 
     Below the bars are the sample and the ID images that the network takes for most
     similar, where the samples are images.
