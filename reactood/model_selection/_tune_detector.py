@@ -206,6 +206,7 @@ def _summary(candidates, aurocs, problems, best, equal, trial):
     """Return the choice and its reason, in words."""
     mean, spread = aurocs.mean(axis=0), aurocs.std(axis=0)
     own = candidates[0]
+    resolved = 1 / trial.n_rows  # a smaller error is less than that of one row
 
     def of(i):
         return f"{mean[i]:.4f}"
@@ -228,13 +229,32 @@ def _summary(candidates, aurocs, problems, best, equal, trial):
         reason = "Your own setting is kept: no candidate is clearly better."
     elif problems[0]:
         reason = "Your own setting cannot be used."
+    elif 1 - mean[best] < resolved:
+        reason = (
+            f"AUROC is {of(0)} with your own setting and {of(best)} with the chosen "
+            "one, whose errors are too few for a ratio."
+        )
     else:
-        ratio = (1 - mean[0]) / max(1 - mean[best], 1e-9)
+        ratio = (1 - mean[0]) / (1 - mean[best])
         reason = (
             f"Your own setting makes {ratio:.1f} times as many errors (1 - AUROC) on "
             "this network."
         )
-    lines.append(f"{reason} {equal.sum()} of {len(candidates)} candidates count as ")
-    lines[-1] += "equal to the best."
+    n_as_good = int((1 - mean < resolved).sum())  # NaN is not
+    if n_as_good:
+        few = f"fewer errors than {trial.n_rows} rows can tell apart"
+        as_good = f"{n_as_good} of them make{'s' * (n_as_good == 1)} {few}"
+    elif equal.sum() == 1:
+        as_good = "none of the others counts as equal to the best"
+    else:
+        as_good = f"{equal.sum()} of them count as equal to the best"
+    lines.append(f"{reason} {_compared(candidates)}; {as_good}.")
     lines.append("Left-out classes are near-OOD data; far OOD data may rank otherwise.")
     return "\n".join(lines)
+
+
+def _compared(candidates):
+    """Return how many settings were compared, in words."""
+    varied = set().union(*(candidate.params for candidate in candidates))
+    of = " (score and percentile)" * (varied == {"score_function", "percentile"})
+    return f"{len(candidates)} settings{of} were compared"

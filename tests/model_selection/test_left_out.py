@@ -34,6 +34,7 @@ from reactood.model_selection import (
     tune_percentile,
 )
 from reactood.model_selection._candidates import PERCENTILES, SCORES
+from reactood.model_selection._trial import Trial
 from reactood.rectifiers import DICE, LTS, SCALE
 
 
@@ -223,7 +224,37 @@ def test_a_network_with_a_common_shift_gets_a_centered_score(rng):
     assert tuned.best_params_["score_function"] == "centered_energy"
     assert tuned.best_score_ > tuned.own_score_ + 0.03
     assert "times as many errors" in tuned.summary_
+    n_equal = len(tuned.near_best_)
+    assert "35 settings (score and percentile) were compared; " in tuned.summary_
+    assert n_equal > 1 and f"; {n_equal} of them count as eq" in tuned.summary_
     assert "score_function='centered_energy'" in tuned.summary_
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-3])
+def test_no_ratio_of_errors_that_the_rows_cannot_show(monkeypatch, X_head, gap):
+    aurocs = np.array([[0.9983, 1 - gap]] * 2)
+    monkeypatch.setattr(Trial, "judge", lambda *args: (aurocs, ["", ""]))
+    X, head = X_head  # 600 rows
+    tuned = tune_detector(ReActDetector(head), X, candidates={"percentile": [95]})
+    assert tuned.best_index_ == 1
+    assert "times as many" not in tuned.summary_
+    assert f"AUROC is 0.9983 with your own setting and {1 - gap:.4f} " in tuned.summary_
+    assert "; 1 of them makes fewer errors than 600 rows can" in tuned.summary_
+
+
+def test_none_of_the_others_is_as_good(monkeypatch, X_head):
+    aurocs = np.array([[0.8, 0.9]] * 2)
+    monkeypatch.setattr(Trial, "judge", lambda *args: (aurocs, ["", ""]))
+    X, head = X_head
+    tuned = tune_detector(ReActDetector(head), X, candidates={"percentile": [95]})
+    assert "makes 2.0 times as many errors (1 - AUROC)" in tuned.summary_
+    assert "; none of the others counts as equal to the best." in tuned.summary_
+
+
+def test_the_summary_names_score_and_percentile_only_where_they_vary(X_head):
+    X, head = X_head
+    tuned = tune_detector(ReActDetector(head), X, candidates={"per_unit": [True]})
+    assert "2 settings were compared; " in tuned.summary_
 
 
 def test_a_setting_that_is_right_is_kept(X_head):
