@@ -20,7 +20,7 @@ from reactood._cli._evaluate import FIGURES
 from reactood._cli._exit import one_line, say
 from reactood._cli._image_scorer import ImageScorer
 from reactood._cli._image_set import read_set
-from reactood._cli._inputs import draw, list_inputs
+from reactood._cli._inputs import counted, draw, list_inputs
 from reactood._cli._provenance import provenance
 from reactood._utils._new_file import write_whole
 from reactood._utils._response import score_and_threshold
@@ -106,8 +106,9 @@ def _in_both(known, used):
         n = sum(os.path.realpath(path) in of_id for path in images.paths)
         if n:
             yield (
-                f"{n} of the {len(images.paths)} images of {images.name!r} are among "
-                "the ID images, too: a detector cannot tell these apart."
+                f"{n:,} of the {counted(len(images.paths))} of {images.name!r} "
+                f"{'are' if n > 1 else 'is'} among the ID images, too: a detector "
+                "cannot tell these apart."
             )
 
 
@@ -209,10 +210,12 @@ def write_page(result, out, *, n):
     head, *rows = zip(*report._columns(), strict=True)
     n_sets = len(result.used)
     ood = f"{n_sets} OOD sets" if n_sets > 1 else "one OOD set"
-    tested = f"{len(known.paths):,} ID images and on {ood}"
+    tested = f"{counted(len(known.paths), 'ID ')} and on {ood}"
+    n_unread = sum(len(images.problems) for images in result.sets)
+    unread = f" {counted(n_unread)} could not be read." if n_unread else ""
     summary = (
-        f"{type(result.detector).__name__}, tested on {tested}. A higher score means "
-        f"more in-distribution. {_headline(report)}"
+        f"{type(result.detector).__name__}, tested on {tested}.{unread} A higher "
+        f"score means more in-distribution. {_headline(report)}"
     )
     whole = page.page(
         "Evaluation of a detector",
@@ -253,8 +256,8 @@ def _figures(result, images):
         "scores",
         png,
         caption,
-        f"Two histograms of scores: {len(known.paths)} ID images, median "
-        f"{np.median(known.scores):.4g}, and {len(images.paths)} images of "
+        f"Two histograms of scores: {counted(len(known.paths), 'ID ')}, median "
+        f"{np.median(known.scores):.4g}, and {counted(len(images.paths))} of "
         f"{images.name}, median {np.median(images.scores):.4g}. The AUROC is "
         f"{100 * row['auroc']:.1f} %.",
     )

@@ -60,6 +60,7 @@ def run(options):
     """Fit a detector with the parsed options; return the exit code."""
     from reactood._cli import _detectors as detectors
     from reactood._cli._inputs import draw, list_inputs
+    from reactood._cli._rejected import note_of_few
     from reactood.persistence import save
 
     detectors.check_free(options.out, force=options.force)
@@ -78,15 +79,20 @@ def run(options):
     save(fitted, options.out)
     if not options.quiet:
         say(_summary(fitted, pipeline.steps[-1][1], len(features.values)))
-        signed = _note_of_signed(pipeline.steps[-1][1], features.values)
-        if signed:
-            say(signed)
+        detector = pipeline.steps[-1][1]
+        notes = [_note_of_signed(detector, features.values)]
+        if options.alpha is None:
+            notes.append(note_of_few(detector))
+        for note in filter(None, notes):
+            say(note)
         say(f"Written: {options.out}")
     return features.report()
 
 
 def _summary(fitted, detector, n_images):
     """Return what was learned, in words."""
+    from reactood._cli._inputs import counted
+
     if detector.percentile is None:
         clip = "without a clip"
     else:
@@ -94,13 +100,11 @@ def _summary(fitted, detector, n_images):
             f"clip {detector.activation_threshold_:.4g} (percentile "
             f"{detector.percentile:g})"
         )
-    text = f"{n_images} images, {detector.score_function}, {clip}, "
+    text = f"{counted(n_images)}, {detector.score_function}, {clip}, "
     if not hasattr(fitted, "calibration_scores_"):
         return text + f"threshold {detector.offset_:.4g}."
-    return text + (
-        f"threshold {fitted.offset_:.4g} by {len(fitted.calibration_scores_)} "
-        f"calibration images at alpha {fitted.alpha:g}."
-    )
+    by = counted(len(fitted.calibration_scores_), "calibration ")
+    return text + f"threshold {fitted.offset_:.4g} by {by} at alpha {fitted.alpha:g}."
 
 
 def _note_of_signed(detector, features):

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from reactood._cli._exit import UNREADABLE, say
+from reactood._cli._inputs import counted
 from reactood._cli._options import shows_progress
 from reactood._cli._unreadable import problems_of, say_problems
 from reactood._images._pixels import read_image
@@ -57,7 +58,7 @@ def read_set(scorer, name, paths, options):
     """
     extractor = scorer.extractor
     if not options.quiet:
-        say(f"{name}: {len(paths)} images")
+        say(f"{name}: {counted(len(paths))}")
     extractor.set_params(verbose=shows_progress(options))
     features, errors = extractor.transform_with_errors(paths)
     extractor.set_params(verbose=False)

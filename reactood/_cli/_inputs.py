@@ -65,3 +65,8 @@ def _listed(content, null):
     else:
         names = [line.removesuffix(b"\r") for line in content.split(b"\n")]
     return [os.fsdecode(name) for name in names if name]
+
+
+def counted(n, kind=""):
+    """Return a number of images, of a kind such as ``"ID "``, in words."""
+    return f"{n:,} {kind}image{'s' * (n != 1)}"

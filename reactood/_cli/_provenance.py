@@ -10,6 +10,7 @@ from inspect import isfunction
 
 import numpy as np
 
+from reactood._cli._inputs import counted
 from reactood._scoring._base import BaseReActDetector
 from reactood._utils._response import percentile_of, score_and_threshold
 from reactood._utils._version import __version__
@@ -51,7 +52,7 @@ def provenance(path, scorer, arguments):
 
 
 def _images(n):
-    return None if n is None else f"{n:,} images"
+    return None if n is None else counted(n)
 
 
 def _network(extractor):

@@ -66,7 +66,7 @@ def run(options):
 
     from reactood._cli import _detectors as detectors
     from reactood._cli._image_scorer import ImageScorer
-    from reactood._cli._inputs import list_inputs
+    from reactood._cli._inputs import counted, list_inputs
     from reactood._cli._table import Stream, Table, digest_of
     from reactood.persistence._transforms import fingerprint
 
@@ -97,13 +97,13 @@ def run(options):
             )
         stack.enter_context(table)
         if table.n_done and not options.quiet:
-            say(f"Going on after {table.n_done} of {len(paths)} images.")
+            say(f"Going on after {table.n_done:,} of {counted(len(paths))}.")
         _fill(table, scorer, paths, progress=cli.shows_progress(options))
         table.finish()
     if not options.quiet:
-        failed = f", {table.n_errors} could not be read" if table.n_errors else ""
+        failed = f", {table.n_errors:,} could not be read" if table.n_errors else ""
         written = f" Written: {options.out}" if options.out else ""
-        say(f"{len(paths)} images{failed}.{written}")
+        say(f"{counted(len(paths))}{failed}.{written}")
     return UNREADABLE if table.n_errors else 0
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from reactood._cli import _page as page
 from reactood._cli._image_set import thumbnail
+from reactood._cli._inputs import counted
 from reactood._cli._provenance import bounds_of
 from reactood.inspection._contact_sheet import ends_of
 
@@ -90,8 +91,8 @@ def unreadable(sets):
     if not rows:
         text = "All images could be read."
         return page.section(title, page.paragraphs([text]))
-    many = f"{len(rows):,} images were" if len(rows) > 1 else "1 image was"
-    texts = [f"{many} left out of all numbers."]
+    were = "were" if len(rows) > 1 else "was"
+    texts = [f"{counted(len(rows))} {were} left out of all numbers."]
     if len(rows) > MOST_LISTED:
         texts.append(f"The first {MOST_LISTED:,} are listed.")
     return page.section(

@@ -54,6 +54,7 @@ def run(options):
 
     from reactood._cli import _detectors as detectors
     from reactood._cli._inputs import draw, list_inputs
+    from reactood._cli._rejected import note_of_few
     from reactood.model_selection import tune_detector
     from reactood.persistence import save
 
@@ -79,6 +80,9 @@ def run(options):
     print()
     print(_table(tuned.cv_results_))
     if not options.quiet:
+        note = note_of_few(tuned.best_estimator_)
+        if note:
+            say(note)
         say(f"Written: {options.out}")
     return features.report()
 

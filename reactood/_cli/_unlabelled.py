@@ -12,8 +12,9 @@ from reactood._cli._activations import Activations, activations_of, clips
 from reactood._cli._detectors import load_detector
 from reactood._cli._image_scorer import ImageScorer
 from reactood._cli._image_set import ImageSet, read_set
-from reactood._cli._inputs import draw, list_inputs
+from reactood._cli._inputs import counted, draw, list_inputs
 from reactood._cli._provenance import provenance
+from reactood._cli._rejected import MORE, clearly_more
 from reactood._utils._response import score_and_threshold
 
 LEVELS = 0, 5, 25, 50, 75, 95, 100  # percentiles of the scores
@@ -28,6 +29,7 @@ class Examined:
     threshold: float | None
     expected: float | None  # the share of ID images that is rejected
     about: dict
+    notes: list  # sentences on what the numbers mean
     whole: Activations | None = None  # of all images
     judged: list = field(default_factory=list)  # of those accepted, and rejected
 
@@ -45,7 +47,12 @@ def examine(options):
     images.score(method, scorer.detector)
     expected = getattr(scorer.classifier, "contamination", None)
     expected = getattr(scorer.detector, "alpha", expected)
-    found = Examined(images, scorer.classifier, threshold, expected, about)
+    n_rejected = int((~images.accepted).sum())
+    unusual = clearly_more(
+        n_rejected, len(images.paths), scorer.detector, scorer.classifier
+    )
+    notes = [MORE] if unusual else []
+    found = Examined(images, scorer.classifier, threshold, expected, about, notes)
     if clips(scorer.classifier):
         found.whole = activations_of(images.X, scorer.classifier)
         found.judged = [
@@ -57,7 +64,8 @@ def examine(options):
 
 def as_text(result):
     """Return the numbers as plain text."""
-    return "\n".join(f"{label}: {value}" for label, value in numbers(result).items())
+    lines = [f"{label}: {value}" for label, value in numbers(result).items()]
+    return "\n".join([*lines, *result.notes])
 
 
 def numbers(result):
@@ -66,8 +74,7 @@ def numbers(result):
     n, n_accepted = len(images.paths), int(images.accepted.sum())
     n_rejected = n - n_accepted
     found = {
-        "images": f"{images.n_images:,}",
-        "could not be read": f"{len(images.problems):,}",
+        "images": f"{images.n_images:,}{_unread(images)}",
         "accepted as in-distribution": f"{n_accepted:,} ({n_accepted / n:.1%})",
         "rejected as out-of-distribution": f"{n_rejected:,} ({n_rejected / n:.1%})",
     }
@@ -81,22 +88,30 @@ def numbers(result):
     return found
 
 
+def _unread(images):
+    n = len(images.problems)
+    return f", {n:,} of them could not be read" if n else ""
+
+
 def as_html(result, *, n):
     """Return the page."""
     images = result.images
+    n_unread = len(images.problems)
+    unread = f" {counted(n_unread)} could not be read." if n_unread else ""
     whole = None if result.whole is None else [result.whole]
     return page.page(
         "What a detector says of images",
         page.paragraphs(
             [
-                f"{type(result.detector).__name__}, applied to {len(images.paths):,} "
-                "images of which the truth is not known. A higher score means more "
-                "in-distribution."
+                f"{type(result.detector).__name__}, applied to "
+                f"{counted(len(images.paths))} of which the truth is not known."
+                f"{unread} A higher score means more in-distribution."
             ]
         ),
         page.section(
             "Numbers",
             page.table([], numbers(result).items(), caption="Images and scores."),
+            page.paragraphs(result.notes),
         ),
         page.section("Scores and activations", _drawn(result)),
         page.section(
@@ -115,7 +130,7 @@ def _drawn(result):
         page.picture(
             plots.draw_unlabelled_scores(images.scores, result.threshold),
             "Scores of the images, with the threshold.",
-            alt=f"Histogram of the scores of {len(images.paths)} images, from "
+            alt=f"Histogram of the scores of {counted(len(images.paths))}, from "
             f"{images.scores.min():.4g} to {images.scores.max():.4g}; "
             f"{images.accepted.mean():.1%} are at or above the threshold.",
         )

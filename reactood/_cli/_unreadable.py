@@ -2,6 +2,7 @@
 
 from reactood._cli._csv import shown
 from reactood._cli._exit import say
+from reactood._cli._inputs import counted
 from reactood._images._files import short
 
 MOST_NAMED = 10
@@ -21,10 +22,9 @@ def say_problems(problems, n_images, name=None):
     """Write how many images were left out, and why the first of them were."""
     if not problems:
         return
-    several = "images" if n_images > 1 else "image"
     was = "were" if len(problems) > 1 else "was"
     say(
-        f"{f'{name}: ' if name else ''}{len(problems)} of {n_images} {several} could "
+        f"{f'{name}: ' if name else ''}{len(problems):,} of {counted(n_images)} could "
         f"not be read and {was} left out:"
     )
     for path, reason in list(problems.items())[:MOST_NAMED]:

@@ -16,6 +16,7 @@ from reactood import TorchFeatureExtractor, make_react_pipeline
 from reactood.__main__ import main
 from reactood._cli import _evaluate, _report
 from reactood._cli._models import load_function
+from reactood._cli._rejected import MORE
 from reactood._networks._forward import Forward
 from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.metrics import ood_report
@@ -195,7 +196,7 @@ def test_images_that_are_both_id_and_ood_are_named(files, tmp_path, capsys):
     assert evaluate(files, tmp_path / "report", *sets) == 0
     said = capsys.readouterr().err
     assert "50 of the 50 images of 'same' are among the ID images" in said
-    assert "1 of the 1 images of 'one' are among the ID images" in said
+    assert "1 of the 1 image of 'one' is among the ID images" in said
     assert "are among the ID images" in (tmp_path / "report/report.json").read_text()
 
 
@@ -244,6 +245,9 @@ def test_bad_files_are_listed_and_the_rest_is_evaluated(files, tmp_path, capsys)
     (bad,) = found["unreadable"]
     assert bad["set"] == "evil" and bad["path"] == str(files / "evil" / "<i>cut.png")
     assert bad["reason"].startswith("it is no image")
+    assert "OOD set. 1 image could not be read. A higher" in (
+        (tmp_path / "index.html").read_text()
+    )
     for name in ("report.txt", "index.html"):
         assert "it is no image, damaged" in (tmp_path / name).read_text()
 
@@ -399,9 +403,13 @@ def test_a_page_about_images_without_truth(files, tmp_path, capsys):
     page = check_page(out)
     n_shown = len([attrs for attrs in page.all("bdi") if attrs])
     assert n_shown == 42  # each of 43 at most once
-    assert f"rejected as out-of-distribution: {rejected(files)}" in (
-        capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"rejected as out-of-distribution: {rejected(files)}" in said
+    assert said.startswith("images: 44, 1 of them could not be read\n")
+    assert "applied to 43 images of which the truth is not known. 1 image could" in (
+        page.text
     )
+    assert MORE in said and MORE in page.text
     assert str(rejected(files)) in page.text
     for name in EVIL:
         assert name in page.text
@@ -412,6 +420,13 @@ def rejected(files):
     pipeline = fitted(files)
     paths = [path for path in (files / "evil").iterdir() if "cut" not in path.name]
     return int((pipeline.predict(paths) == -1).sum())
+
+
+def test_as_many_rejected_as_expected_is_not_remarked(files, tmp_path, capsys):
+    assert report(files, tmp_path / "page.html", files / "test") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("images: 50\n") and "(0.0%)" not in said
+    assert MORE not in said + (tmp_path / "page.html").read_text()
 
 
 def test_one_image_is_enough(files, tmp_path):

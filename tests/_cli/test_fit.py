@@ -38,6 +38,7 @@ def test_it_is_the_pipeline_of_these_settings(digits, model, run, tmp_path, caps
     assert f"160 images, msp, clip {expected[-1].activation_threshold_:.4g} (p" in (
         text.err
     )
+    assert "rests on 160 images: it rejects between " in text.err
     assert os.listdir(tmp_path) == ["det.safetensors"]
     images = list_images(digits / "new/letters")
     np.testing.assert_allclose(
@@ -71,6 +72,22 @@ def test_no_clip_and_some_of_the_images(digits, model, run, tmp_path, capsys):
     first, again, other = (load(file)[-1] for file in files)
     assert first.percentile is None
     assert first.offset_ == again.offset_ != other.offset_
+
+
+def test_few_images_for_the_threshold_are_said(digits, model, run, tmp_path, capsys):
+    arguments = "fit", *model, "--id", digits / "train"
+    assert run(*arguments, "--limit", 20, "-o", tmp_path / "few.safetensors") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[1] == (
+        "The threshold rests on 20 images: it rejects between 0.1% and 24.9% of new "
+        "images like these (95 % interval). More images make this range narrower."
+    )
+    calibrated = "--alpha", 0.1, "-o", tmp_path / "calibrated.safetensors"
+    assert run(*arguments, *calibrated) == 0
+    assert "rests on" not in capsys.readouterr().err
+    one = tmp_path / "one.safetensors"
+    assert run(*arguments, "--limit", 1, "-o", one) == 0
+    assert capsys.readouterr().err.startswith("1 image, energy, ")
 
 
 def test_images_that_cannot_be_read_are_named(digits, model, run, tmp_path, capsys):

@@ -43,6 +43,7 @@ def test_from_a_file(detector, calibrated, digits, run, tmp_path, capsys):
         assert run(*arguments) == 0
         out, err = capsys.readouterr()
         assert err.endswith(f"Written: {file}\n")
+        assert "The threshold rests on 160 images: it rejects between" in err
         assert ("calibration is left out" in err) == (start == calibrated)
         check_tuned(file, detector, digits, out)
     assert run(*arguments) == 1
