@@ -28,6 +28,7 @@ import joblib
 import torch
 from torch import nn
 from torchvision import models, transforms
+from torchvision.transforms import v2
 
 from reactood import make_react_pipeline
 from reactood.datasets import list_images
@@ -44,10 +45,13 @@ def load_classifier(checkpoint, n_classes):
 
 # %%
 # The transform must be the one with which the model was *evaluated* during training.
-# Only models given by name have a transform of their own.
+# Only models given by name have a transform of their own. A transform of one's own gets
+# each image as it is, also grey, with alpha or with a palette, so it begins with
+# ``RGB()``; leave that out if the network takes grey images.
 
 preprocess = transforms.Compose(
     [
+        v2.RGB(),
         transforms.Resize(256),
         transforms.CenterCrop(224),
         transforms.ToTensor(),
@@ -82,6 +86,7 @@ def main():
         preprocess=preprocess,
         percentile=options.percentile,
         contamination=0.05,  # fraction of the known images that may be rejected
+        on_error="nan",  # a file that cannot be read: score NaN, label -1, a warning
         num_workers=2,
         verbose=sys.stderr.isatty(),
     )

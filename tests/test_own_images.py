@@ -36,11 +36,23 @@ def test_a_saved_detector_is_loaded_by_another_process(tmp_path, rng):
         (tmp_path / folder).mkdir()
         for i in range(n):
             pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
+            image = Image.fromarray(pixels)
+            image.convert(("RGB", "RGBA", "L")[i % 3]).save(
+                tmp_path / folder / f"{i}.png"
+            )
+        (tmp_path / folder / "broken.png").write_bytes(b"no image")
     command = EXAMPLES / "own_images.py", "net.pt", "known", "new"
     table = run(*command, "--n-classes", 4, "--save", "detector.joblib", cwd=tmp_path)
     rows = list(csv.DictReader(io.StringIO(table)))
-    assert [row["image"] for row in rows] == [f"new/{i}.png" for i in range(3)]
+    assert [row["image"] for row in rows] == [
+        *(f"new/{i}.png" for i in range(3)),
+        "new/broken.png",
+    ]
+    assert rows.pop() == {
+        "image": "new/broken.png",
+        "label": "-1",
+        "decision_function": "nan",
+    }
     code = (
         "import joblib; detector = joblib.load('detector.joblib');"
         f"print(*detector.decision_function({[row['image'] for row in rows]}))"
