@@ -42,9 +42,9 @@ def note_of_few(detector):
         return ""
     low, high = range_of_new(n, contamination)
     return (
-        f"The threshold rests on {counted(n)}: it rejects between {low:.1%} and "
-        f"{high:.1%} of new images like these (95 % interval). More images make this "
-        "range narrower."
+        f"The threshold rests on {counted(n)}: it rejects between {100 * low:.1f} and "
+        f"{100 * high:.1f} % of new images like these (95 % interval). More images "
+        "make this range narrower."
     )
 
 

@@ -79,7 +79,7 @@ def test_few_images_for_the_threshold_are_said(digits, model, run, tmp_path, cap
     assert run(*arguments, "--limit", 20, "-o", tmp_path / "few.safetensors") == 0
     said = capsys.readouterr().err.splitlines()
     assert said[1] == (
-        "The threshold rests on 20 images: it rejects between 0.1% and 24.9% of new "
+        "The threshold rests on 20 images: it rejects between 0.1 and 24.9 % of new "
         "images like these (95 % interval). More images make this range narrower."
     )
     calibrated = "--alpha", 0.1, "-o", tmp_path / "calibrated.safetensors"
