@@ -83,7 +83,7 @@ sphinx_gallery_conf = {
     "thumbnail_size": (560, 350),
 }
 gallery_thumbnails = {
-    "plot_digits_ood": (2, 0.33, 1),
+    "plot_digits_ood": (2, 0.33, 1, 0, 0.9),
     "plot_displays": (2, 0, 1),
     "plot_judging": (2, 0, 1),
     "plot_no_ood_selection": (2, 0, 0.51),
@@ -91,7 +91,7 @@ gallery_thumbnails = {
     "plot_own_head": (1, 0, 0.545),
     "plot_p_values": (1, 0, 1),
     "plot_paper_batchnorm": (1, 0, 0.52),
-    "plot_paper_figure1": (1, 0, 0.34),
+    "plot_paper_figure1": (1, 0, 0.5, 0, 0.5),
     "plot_paper_layers": (1, 0, 0.84),
     "plot_paper_normalisation": (1, 0, 1),
     "plot_paper_percentiles": (1, 0.34, 0.67),
