@@ -7,15 +7,14 @@ import numpy as np
 from sklearn.base import clone
 
 from reactood._cli import _models as models
-from reactood._cli._exit import UNREADABLE, say
+from reactood._cli._exit import UNREADABLE
 from reactood._cli._options import running, shows_progress
+from reactood._cli._unreadable import problems_of, say_problems
 from reactood._utils._response import parts_of, unfrozen
 from reactood.conformal import ConformalDetector
 from reactood.distributed import _row_scorer as row_scorer
 from reactood.distributed._row_scorer import reason_of
 from reactood.pipeline import make_react_pipeline
-
-MOST_NAMED = 10
 
 
 def new_pipeline(options):
@@ -116,14 +115,8 @@ class Features:
         """Name the images that could not be read; return the exit code."""
         if not self.errors:
             return 0
-        say(
-            f"{len(self.errors)} of {len(self.paths)} images could not be read and "
-            "were left out:"
-        )
-        for row in list(self.errors)[:MOST_NAMED]:
-            say(f"  {self.paths[row]}: {reason_of(self.errors[row], row)}")
-        if len(self.errors) > MOST_NAMED:
-            say(f"  and {len(self.errors) - MOST_NAMED} more")
+        reasons = {row: reason_of(error, row) for row, error in self.errors.items()}
+        say_problems(problems_of(reasons, self.paths), len(self.paths))
         return UNREADABLE
 
 

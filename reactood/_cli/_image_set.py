@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from reactood._cli._csv import shown
 from reactood._cli._exit import UNREADABLE, say
 from reactood._cli._options import shows_progress
-from reactood._images._files import short
+from reactood._cli._unreadable import problems_of, say_problems
 from reactood._images._pixels import read_image
 from reactood.distributed._row_scorer import NO_NUMBER, reason_of
 
-MOST_NAMED = 10
 SIDE = 192  # pixels of a thumbnail's longer side, at most
 SMALL = 96  # images smaller than this are enlarged, without blur
 
@@ -71,31 +69,9 @@ def read_set(scorer, name, paths, options):
         features = features[good]
     if good and scorer.later_steps is not None:
         features = scorer.later_steps.transform(features)
-    problems = {
-        paths[row]: _without_name(reasons[row], paths[row]) for row in sorted(reasons)
-    }
-    found = ImageSet(name, [paths[row] for row in good], features, problems)
-    _say_problems(found)
-    return found
-
-
-def _without_name(reason, path):
-    """Return a reason that stands beside the path."""
-    return reason.removeprefix(f"{short(path)} cannot be read as an image: ")
-
-
-def _say_problems(images):
-    problems = images.problems
-    if not problems:
-        return
-    say(
-        f"{images.name}: {len(problems)} of {images.n_images} images could not be read "
-        "and were left out:"
-    )
-    for path, reason in list(problems.items())[:MOST_NAMED]:
-        say(f"  {shown(path)}: {reason}")
-    if len(problems) > MOST_NAMED:
-        say(f"  and {len(problems) - MOST_NAMED} more")
+    problems = problems_of(reasons, paths)
+    say_problems(problems, len(paths), name)
+    return ImageSet(name, [paths[row] for row in good], features, problems)
 
 
 def exit_code(sets):

@@ -72,6 +72,9 @@ def _is_stub(factory):
     return isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
 
 
+UNREADABLE = "cannot be read as an image"
+
+
 class Refused(ValueError):
     """An image is not read; the text is the reason, and what to do about it."""
 
@@ -211,7 +214,12 @@ def _opened(source, n_bytes, name):
 
 
 def _unreadable(name, error):
-    return f"{name} cannot be read as an image: {_reason(error)}"
+    return f"{name} {UNREADABLE}: {_reason(error)}"
+
+
+def is_of_file(error):
+    """Return whether an error is about one file, and not about what is done to all."""
+    return isinstance(error, FileNotFoundError) or UNREADABLE in str(error)
 
 
 def _reason(error):

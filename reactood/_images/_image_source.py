@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from reactood._images._collate import Batch
+from reactood._images._files import is_of_file
 
 
 class Begun:
@@ -93,6 +94,11 @@ class ImageSource(abc.ABC):
         """Return whether a row is what its key says; to be asked after it was read."""
         return True
 
+    @property
+    def looks_like_pixels(self) -> bool:
+        """Whether images that count as preprocessed seem not to be."""
+        return False
+
     def image(self, row: int) -> Any:
         """Return one image as it was given."""
         raise NotImplementedError
@@ -111,7 +117,8 @@ def first_images(source, n, *, skip_errors=False):
     """Return the first n images, or all if there are fewer.
 
     Raises what is wrong with the first that cannot be read, or, with ``skip_errors``,
-    leaves it out and raises only if none can be.
+    leaves it out and raises only if none can be. What is wrong with the preprocessing
+    is told before what is wrong with a file: it concerns all images.
     """
     images: list[torch.Tensor] = []
     errors: dict[int, Exception] = {}
@@ -129,7 +136,8 @@ def first_images(source, n, *, skip_errors=False):
             if sum(map(len, images)) >= n:
                 break
     if errors and not (skip_errors and images):
-        raise errors[min(errors)]
+        rows = sorted(errors, key=lambda row: (is_of_file(errors[row]), row))
+        raise errors[rows[0]]
     return torch.cat(images)[:n]
 
 

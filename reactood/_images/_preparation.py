@@ -1,5 +1,6 @@
 """Turn one image of any kind into the tensor that a model takes."""
 
+import inspect
 from collections.abc import Mapping
 
 import numpy as np
@@ -196,14 +197,19 @@ class Preparation:
             result = self.transform(image)
         except Exception as error:  # the user's code may raise any error
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(_failed(image, error)) from error
+            raise kind(_failed(self.transform, image, error)) from error
         return _prepared(result)
 
 
-def _failed(image, error):
+def _failed(transform, image, error):
     """Say that the user's own transform raised an error; the image was read."""
     hint = ""
-    if image.mode != "RGB":
+    if isinstance(error, TypeError) and _takes_nothing(transform):
+        hint = (
+            " It takes no arguments, so it seems to make the transform: pass what it "
+            "returns, preprocess=make_transform()."
+        )
+    elif image.mode != "RGB":
         hint = (
             " Your own preprocess gets images as they are; convert them first if it "
             "takes RGB alone: image.convert('RGB'), or torchvision.transforms.v2.RGB() "
@@ -214,6 +220,13 @@ def _failed(image, error):
         f"{image.height} pixels, which was read: {type(error).__name__}: "
         f"{error}.{hint}"
     )
+
+
+def _takes_nothing(function):
+    try:
+        return not inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some callables have no signature
+        return False
 
 
 def _prepared(result):

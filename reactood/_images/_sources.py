@@ -91,6 +91,15 @@ class ArraySource(ImageSource):
         if tokens and X.ndim == 2 and not as_tensor(X[:1]).is_floating_point():
             self.fields = TOKENS
 
+    @property
+    def looks_like_pixels(self):
+        """Whether the first image has whole numbers up to 255, as of a file."""
+        if self.fields is not None or self.X.ndim != 4 or not self.n_rows:
+            return False
+        first = as_tensor(self.X[:1]).float()
+        low, high = first.min(), first.max()
+        return bool(0 <= low and 127 < high <= 255 and (first == first.round()).all())
+
     def keys(self, rows):
         """Return what each row is known by."""
         return [image_digest(self.X[row]) for row in rows]

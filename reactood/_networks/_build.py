@@ -1,10 +1,12 @@
 """Build a network from a name, a factory or a module."""
 
 import contextlib
+import os
 import random
 import sys
 import threading
 import warnings
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -98,7 +100,16 @@ def _from_name(name, weights):
     with warnings.catch_warnings():
         # Two old models warn that their random weights will change.
         warnings.filterwarnings("ignore", message="The default weight initialization")
-        network = torchvision.models.get_model(name, weights=weights)
+        try:
+            network = torchvision.models.get_model(name, weights=weights)
+        except URLError as error:
+            url = available[getattr(weights, "name", weights)].url
+            raise OSError(
+                f"The weights of {name!r} could not be downloaded ({error.reason}). "
+                f"Put the file of {url} into "
+                f"{os.path.join(torch.hub.get_dir(), 'checkpoints')}, or pass "
+                "weights=None for random ones."
+            ) from error
     if weights is None or isinstance(weights, str):
         weights = available[weights or "DEFAULT"]
     return network, weights.transforms()

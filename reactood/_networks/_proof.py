@@ -108,6 +108,7 @@ def _prove_head(network, name, batch):
     if features is not None and features.ndim == 2:
         if _agree(_apply(network.get_submodule(name), features), logits):
             return logits, batch
+    _check_no_softmax(network, name, logits)
     proven = [key for key, (_, output) in seen.items() if _agree(output, logits)]
     hint = f" ({proven[-1]!r} does, but is not the last)" if proven else ""
     candidates = ", ".join(
@@ -121,6 +122,19 @@ def _prove_head(network, name, batch):
         "layer='...', and give the detector its head by hand, or pass a model that "
         "ends in its linear head."
     )
+
+
+def _check_no_softmax(network, name, output):
+    """Raise ValueError where a model returns probabilities, or their logarithms."""
+    for step, sums in ("softmax", output.sum(1)), ("log_softmax", output.exp().sum(1)):
+        if output.shape[1] > 1 and torch.allclose(sums, sums.new_ones(()), atol=1e-3):
+            if step == "log_softmax" or (output >= 0).all():
+                raise ValueError(
+                    f"{type(network).__name__} returns probabilities, or their "
+                    f"logarithms: it ends in a {step}; expected the logits, which "
+                    f"{name!r}, its last nn.Linear, seems to return. Remove the "
+                    f"{step}: it changes no decision of the classifier."
+                )
 
 
 def _record(seen, key, module, args, kwargs, output):

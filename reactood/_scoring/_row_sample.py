@@ -49,6 +49,14 @@ class RowSample:
         used = slice(other._n)
         self._take(other._keys[used], other._rows[used], other._counts[used])
 
+    def those_among(self, larger):
+        """Return the rows that can be in the sample of all rows that `larger` saw."""
+        larger._sort_out()
+        arrays = self.arrays()
+        kept = arrays["keys"].view(np.uint64) <= larger.limit
+        some = {name: array[kept] for name, array in arrays.items()}
+        return RowSample.of_arrays(self.size, some)
+
     @property
     def n_counted(self):
         """How many rows the kept ones stand for."""

@@ -221,11 +221,7 @@ class Parts:
         if self.seen is None:
             self.seen = RowSample(sample.size, stream.n_features)
         self.seen.merge(sample)
-        self.seen._sort_out()
-        arrays = sample.arrays()
-        kept = arrays["keys"].view(np.uint64) <= self.seen.limit
-        some = {name: array[kept] for name, array in arrays.items()}
-        stream.sample = RowSample.of_arrays(sample.size, some)
+        stream.sample = sample.those_among(self.seen)
 
 
 def _steps_of(pipeline):

@@ -162,7 +162,7 @@ class BaseFeatureExtractor(
         return source
 
     def _open(self, X, transform, *, reset, missing_ok=False, tokens=False):
-        return open_source(
+        source = open_source(
             X,
             preparation_of(self.preprocess, transform, self.decoder),
             validate=functools.partial(
@@ -172,6 +172,13 @@ class BaseFeatureExtractor(
             missing_ok=missing_ok,
             tokens=tokens,
         )
+        if source.looks_like_pixels:
+            warn(
+                "The images are floats, which are taken as preprocessed, but the first "
+                "holds whole numbers up to 255 only, as pixels are before. If they are "
+                "pixels, pass X.astype('uint8'); then preprocess= is applied to them."
+            )
+        return source
 
     @without_autocast()
     def _extract(

@@ -1,5 +1,6 @@
 """Features of any torch classifier, as a scikit-learn transformer."""
 
+import contextlib
 import os
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from PIL import ImageFile
 from sklearn.utils.validation import check_is_fitted
 
 from reactood._images._codec import DECODERS, describe_decoder
+from reactood._images._files import is_of_file
 from reactood._images._preparation import READING, preparation_of
 from reactood._networks._engines import DTYPES, ENGINES, describe_engine, device_of
 from reactood._utils._ambient import float32_rounding
@@ -274,7 +276,8 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         source = self._fit(X)
         if y is not None:  # labels must belong to their rows
             warn_of_another_order(source)
-        return self._features(source, out, on_error=self.on_error)
+        with self._naming_on_error():
+            return self._features(source, out, on_error=self.on_error)
 
     def transform(self, X, *, out=None):
         """Extract features.
@@ -307,8 +310,9 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
         """
         check_is_fitted(self)
         self._check_cache()
-        source = self._open_again(X, missing_ok=self.on_error == "nan")
-        return self._features(source, out, on_error=self.on_error)
+        with self._naming_on_error():
+            source = self._open_again(X, missing_ok=self.on_error == "nan")
+            return self._features(source, out, on_error=self.on_error)
 
     def transform_with_errors(self, X, *, out=None):
         """Extract features, and return which images cannot be read, and why.
@@ -362,14 +366,25 @@ class TorchFeatureExtractor(BaseFeatureExtractor):
     def _fit(self, X):
         """Fit, and return the source of the images that were looked at."""
         self._check_cache()
-        return self._fit_model(
-            X,
-            layer=self.layer,
-            # Folded weights that are rounded to 16 bits give less accurate features.
-            folding=self.precision == "float32",
-            engine=self.engine,
-            skip=self.on_error == "nan",
-        )
+        with self._naming_on_error():
+            return self._fit_model(
+                X,
+                layer=self.layer,
+                # Folded weights rounded to 16 bits give less accurate features.
+                folding=self.precision == "float32",
+                engine=self.engine,
+                skip=self.on_error == "nan",
+            )
+
+    @contextlib.contextmanager
+    def _naming_on_error(self):
+        """Say how to leave out a file, where one stops everything."""
+        try:
+            yield
+        except (FileNotFoundError, ValueError) as error:
+            if self.on_error == "raise" and is_of_file(error):
+                error.args = (f"{error} To leave such images out: on_error='nan'.",)
+            raise
 
     def _check_cache(self):
         """Raise if the cache is none, before anything is run."""

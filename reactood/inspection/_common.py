@@ -8,6 +8,8 @@ from sklearn.utils.validation import check_is_fitted
 from reactood._scoring._base import BaseReActDetector
 from reactood._scoring._blocks import check_finite
 from reactood._utils._response import parts_of, unfrozen
+from reactood._utils._sklearn import _safe_indexing
+from reactood._utils._warnings import warn
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish.
 ID_COLOR, OOD_COLOR, CLIP_COLOR = "#0072B2", "#D55E00", "black"
@@ -35,6 +37,34 @@ def axes_and_figure(ax, **options):
 
 def activations(estimator, X):
     """Return the fitted detector, the features of ``X``, and the clipped features."""
+    detector, features = detector_and_features(estimator, X)
+    return clipped_by(detector, features)
+
+
+def id_activations(estimator, X):
+    """Return what `activations` does and the rows, without images that were not read.
+
+    A detector refuses NaN unless it was told to reject images that cannot be read.
+    """
+    detector, features = detector_and_features(estimator, X)
+    rows = np.arange(len(features))
+    values = np.asarray(features)
+    if getattr(detector, "on_nan", None) == "reject" and values.dtype.kind == "f":
+        unread = np.isnan(values).any(axis=1)
+        rows = rows[~unread]
+        if len(rows) == 0:
+            raise ValueError(f"None of the {len(unread)} rows of X_id could be read.")
+        if unread.any():
+            warn(
+                f"{unread.sum()} of {len(unread)} rows of X_id hold NaN, as of images "
+                "that cannot be read: left out."
+            )
+            features = _safe_indexing(features, rows)
+    return *clipped_by(detector, features), rows
+
+
+def detector_and_features(estimator, X):
+    """Return the fitted detector and the features of ``X``."""
     steps, detector = parts_of(unfrozen(estimator))
     detector = unfrozen(detector)
     if not isinstance(detector, BaseReActDetector):
@@ -46,10 +76,13 @@ def activations(estimator, X):
         )
     check_is_fitted(detector)
     features = X if steps is None else steps.transform(X)
+    return detector, features.cpu() if isinstance(features, torch.Tensor) else features
+
+
+def clipped_by(detector, features):
+    """Return a detector, and features before and after its clip."""
     clipped = detector.rectify(features)
     check_finite(clipped)  # a detector with on_nan="reject" accepts NaN
-    if isinstance(features, torch.Tensor):
-        features = features.cpu()
     return detector, np.asarray(features).astype(clipped.dtype, copy=False), clipped
 
 

@@ -6,7 +6,7 @@ from sklearn.utils import Bunch, gen_batches
 
 from reactood._scoring._blocks import rows_per_block
 from reactood._scoring._scores import score_of
-from reactood.inspection._common import activations
+from reactood.inspection._common import activations, id_activations
 from reactood.inspection._path import mean_gradient, values
 
 COMPLETE = 1e-6  # residual that is accepted, relative to the sum of all parts
@@ -95,6 +95,11 @@ def explain_decision(estimator, X, X_id, *, n_references=16, n_nearest=5):
         continuous. So it is with `"gen"` where a class has nearly all probability: next
         to 1, numbers of float64 are too far apart for it.
 
+    Warns
+    -----
+    UserWarning
+        If rows of `X_id` are left out, as their images could not be read.
+
     See Also
     --------
     DecisionDisplay : Draws the largest parts for one sample.
@@ -165,14 +170,14 @@ def explain_decision(estimator, X, X_id, *, n_references=16, n_nearest=5):
     if n_nearest < 0:
         raise ValueError(f"n_nearest={n_nearest}; expected at least 0.")
     detector, features, clipped = activations(estimator, X)
-    _, id_features, id_clipped = activations(estimator, X_id)
+    _, id_features, id_clipped, read = id_activations(estimator, X_id)
     rows = middle_rows(detector.score_samples(id_features), n_references)
     explained = divide(detector, features, clipped, id_features[rows], id_clipped[rows])
     nearest, similarity = nearest_rows(features, id_features, n_nearest)
     return Bunch(
-        reference_rows=rows,
+        reference_rows=read[rows],
         threshold=detector.offset_,
-        nearest_rows=nearest,
+        nearest_rows=read[nearest],
         nearest_similarity=similarity,
         **explained,
     )

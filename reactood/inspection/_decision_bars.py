@@ -11,11 +11,12 @@ from reactood.inspection._common import (
     axes_and_figure,
 )
 from reactood.inspection._decision import explain_decision
-from reactood.inspection._pictures import draw_picture, pictures_of
+from reactood.inspection._pictures import draw_picture, names_of, pictures_of
 
 OTHERS_COLOR, TOTAL_COLOR = "0.6", "0.25"
 BAR, REST, STRIP = 0.24, 1.4, 1.5  # inches: a bar, all around them, the pictures
 STRIP_BELOW = 0.9  # inches from the bars down to the pictures: ticks, label, legend
+LONGEST = 13  # letters below a picture
 STEP = 1.12  # from picture to picture, in widths of pictures
 
 
@@ -26,8 +27,10 @@ class DecisionDisplay:
     reference, the score of typical in-distribution (ID) rows, to the score of the
     sample by way of the units; the second does so by way of the classes. In both, one
     bar is the part of the clip. Bars to the left make the sample less in-distribution.
-    All units without a bar of their own share two: one for those that lower the score,
-    and one for those that raise it. In wide networks, these may be most of it.
+    The clip is relative to ID data: its bar leads to the right where the clip lowers
+    the scores of the ID rows more than that of the sample. All units without a bar of
+    their own share two: one for those that lower the score, and one for those that
+    raise it. In wide networks, these may be most of it.
 
     If the samples are images, the sample is shown below the bars, with the ID images
     whose features are most similar to its own.
@@ -70,6 +73,10 @@ class DecisionDisplay:
 
     nearest_similarity : ndarray of shape (n_nearest,), default=()
         How similar each is: the cosine between its features and those of the sample.
+
+    nearest_names : sequence of str, default=None
+        What to call them, such as the names of their files; None for "ID row 0" and so
+        on.
 
     Attributes
     ----------
@@ -119,6 +126,7 @@ class DecisionDisplay:
         nearest_images=(),
         nearest_rows=(),
         nearest_similarity=(),
+        nearest_names=None,
     ):
         self.units = units
         self.classes = classes
@@ -132,6 +140,7 @@ class DecisionDisplay:
         self.nearest_images = nearest_images
         self.nearest_rows = nearest_rows
         self.nearest_similarity = nearest_similarity
+        self.nearest_names = nearest_names
 
     @classmethod
     def from_estimator(
@@ -208,6 +217,7 @@ class DecisionDisplay:
             pictures = {
                 "image": own[0],
                 "nearest_images": pictures_of(X_id, nearest) or (),
+                "nearest_names": names_of(X_id, nearest),
                 "nearest_rows": nearest,
                 "nearest_similarity": explained.nearest_similarity[0],
             }
@@ -282,6 +292,7 @@ class DecisionDisplay:
                 textcoords="offset points",
                 va="center",
                 fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
         self.ax_.set_yticks(places, names)
         self.ax_.set_ylim(n_bars + 0.6, -0.6)
@@ -308,11 +319,12 @@ class DecisionDisplay:
     def _draw_pictures(self, ax):
         """Draw the sample, and the most similar ID images to the right of it."""
         captions = ["this sample"]
+        names = self.nearest_names
+        if names is None:
+            names = [f"ID row {row}" for row in self.nearest_rows]
         captions += [
-            f"ID row {row}\nsimilarity {similarity:.2f}"
-            for row, similarity in zip(
-                self.nearest_rows, self.nearest_similarity, strict=True
-            )
+            f"{shortened(name)}\nsimilarity {similarity:.2f}"
+            for name, similarity in zip(names, self.nearest_similarity, strict=True)
         ]
         images = [self.image, *self.nearest_images]
         for place, (image, caption) in enumerate(zip(images, captions, strict=False)):
@@ -336,4 +348,13 @@ class DecisionDisplay:
                 labels.append(f"{len(some)} other {plural}, {sign}")
                 found.append(some.sum())
                 colors.append(OTHERS_COLOR)
-        return [*labels, "clip"], [*found, self.clip], [*colors, TOTAL_COLOR]
+        return (
+            [*labels, "clip (relative to ID)"],
+            [*found, self.clip],
+            [*colors, TOTAL_COLOR],
+        )
+
+
+def shortened(name):
+    """Return the two ends of a long name."""
+    return name if len(name) <= LONGEST else f"{name[:6]}…{name[-6:]}"

@@ -7,8 +7,9 @@ from reactood.inspection._common import (
     OOD_COLOR,
     activations,
     axes_and_figure,
+    id_activations,
 )
-from reactood.inspection._explain import explain, explain_clipping
+from reactood.inspection._explain import explain
 
 OTHERS_COLOR = "0.6"
 
@@ -124,7 +125,9 @@ class EnergyDropDisplay:
             )
         explained = explain(detector, features, clipped)
         names = getattr(detector, "feature_names_in_", None)
-        id_drop = None if X_id is None else explain_clipping(estimator, X_id).drop
+        id_drop = None
+        if X_id is not None:
+            id_drop = explain(*id_activations(estimator, X_id)[:3]).drop
         return cls(
             contribution=explained.contribution[0],
             drop=explained.drop[0].item(),

@@ -27,6 +27,16 @@ def pictures_of(images, rows):
         return None
 
 
+def names_of(images, rows):
+    """Return the names of some files, or None if the images are no paths."""
+    try:
+        source = source_of(images)
+        names = [os.path.basename(os.fspath(source.image(row))) for row in rows]
+    except (TypeError, ValueError, OSError, NotImplementedError):
+        return None
+    return [os.fsdecode(name) for name in names]
+
+
 def displayable(item):
     """Return one image in a form that matplotlib draws: uint8, or floats in [0, 1]."""
     n_axes = getattr(item, "ndim", None)

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from reactood._utils._estimators import checked
 from reactood._utils._response import parts_of, scoring_of
-from reactood._utils._sklearn import Interval
+from reactood._utils._sklearn import Interval, _safe_indexing
 from reactood._utils._warnings import warn
 from reactood.metrics import _ranking
 from reactood.metrics._bootstrap import METRICS, metrics_of_resamples
@@ -99,7 +99,8 @@ def ood_report(
     -----
     UserWarning
         If the AUROC is below 0.5 on every OOD set, because the sign of the scores is
-        then probably wrong, or if the highest scores are tied.
+        then probably wrong, if the highest scores are tied, or if images cannot be
+        read, which are left out: with `on_error="nan"` of a pipeline's extractor.
 
     See Also
     --------
@@ -152,16 +153,19 @@ def ood_report(
     score = scoring_of(detector, needs_predict=True)
 
     def evaluate(X, name):
-        features = X if steps is None else steps.transform(X)
+        features, kept = X, None
+        if steps is not None:
+            features, kept = _readable(steps.transform(X), name)
         scores = _checked_scores(score(features), name)
-        return features, scores, _share_accepted(detector, features)
+        return features, scores, _share_accepted(detector, features), kept
 
-    features, id_scores, id_accepted = evaluate(X_id, "X_id")
-    accuracies = _accuracies(detector, features, y_id, len(id_scores))
+    features, id_scores, id_accepted, kept = evaluate(X_id, "X_id")
+    y_id = _labels_of(y_id, len(id_scores), kept)
+    accuracies = _accuracies(detector, features, y_id)
     del features
     ood_scores, ood_rejected = [], []
     for name, X in sets.items():
-        _, scores, accepted = evaluate(X, _called(name))
+        _, scores, accepted, _ = evaluate(X, _called(name))
         ood_scores.append(scores)
         ood_rejected.append(1 - accepted)
 
@@ -265,6 +269,35 @@ def _called(name):
     return f"X_ood[{name!r}]"
 
 
+def _readable(features, name):
+    """Leave out the images that could not be read: their features are all NaN.
+
+    Return the features of the others, and a mask of them, or None if all were read.
+    """
+    values = np.asarray(features)
+    if values.ndim != 2 or values.dtype.kind != "f" or not np.isnan(values[:, 0]).any():
+        return features, None
+    kept = ~np.isnan(values).all(axis=1)
+    if kept.all():
+        return features, None
+    if not kept.any():
+        raise ValueError(f"None of the {len(kept)} images of {name} could be read.")
+    n_bad = len(kept) - np.count_nonzero(kept)
+    warn(f"{n_bad} of {len(kept)} images of {name} could not be read: left out.")
+    return _safe_indexing(features, np.flatnonzero(kept)), kept
+
+
+def _labels_of(y_id, n_scores, kept):
+    """Return the class labels of the ID samples that were read, or None."""
+    if y_id is None:
+        return None
+    y_id = column_or_1d(np.asarray(y_id))
+    n_id = n_scores if kept is None else len(kept)
+    if len(y_id) != n_id:
+        raise ValueError(f"y_id has {len(y_id)} labels for {n_id} samples in X_id.")
+    return y_id if kept is None else y_id[kept]
+
+
 def _checked_scores(scores, name):
     scores = column_or_1d(np.asarray(scores, dtype=np.float64))
     bad = ~np.isfinite(scores)
@@ -288,13 +321,10 @@ def _share_accepted(detector, X):
     return float(np.mean(labels == 1))
 
 
-def _accuracies(detector, features, y_id, n_id):
+def _accuracies(detector, features, y_id):
     """Return the classification accuracy without and with the clip, or two None."""
     if y_id is None:
         return None, None
-    y_id = column_or_1d(np.asarray(y_id))
-    if len(y_id) != n_id:
-        raise ValueError(f"y_id has {len(y_id)} labels for {n_id} samples in X_id.")
     if not (hasattr(detector, "predict_class") and hasattr(detector, "rectify")):
         return None, None
     if not np.isin(y_id, detector.classes_).any():

@@ -10,7 +10,7 @@ from torch import nn
 
 from reactood._networks._backbone import Arrangement, Plan, Stop
 from reactood._networks._build import build_network
-from reactood._networks._folding import fold, same_features
+from reactood._networks._folding import CONVOLUTIONS, fold, same_features
 from reactood._networks._frozen import FrozenModel
 from reactood._utils._ambient import default_device, no_gradients, without_autocast
 from reactood._utils._fields import Fields
@@ -145,6 +145,7 @@ class NetworkReader:
             network, _ = build_network(self.build, None)
             _, arrangement, _ = _plan_of(self.described["plan"])
             with no_gradients():
+                check_folds(network, arrangement.folds)
                 fold(network, arrangement.folds)
                 load_state(network, self.described["state"], self.tensors, "model")
             setattr(network, FOLDED, arrangement.folds)
@@ -189,6 +190,19 @@ class NetworkReader:
                 "gives other features of the probe than the network that was saved: "
                 "model= builds another network with the same weights, or this version "
                 "of its library computes something else"
+            )
+
+
+def check_folds(network, folds):
+    """Raise Unfit where a network lacks what was folded in that of the file."""
+    modules = dict(network.named_modules())
+    for first, second in folds:
+        found = type(modules.get(first)), type(modules.get(second))
+        if found not in CONVOLUTIONS.items():
+            raise Unfit(
+                f"model= builds {type(network).__name__}, which does not fit the file: "
+                f"it has no convolution {first!r} with a normalisation {second!r}. Is "
+                "it the network that the detector was fitted with?"
             )
 
 

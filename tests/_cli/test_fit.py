@@ -77,8 +77,9 @@ def test_images_that_cannot_be_read_are_named(digits, model, run, tmp_path, caps
     file = tmp_path / "det.safetensors"
     assert run("fit", *model, "--id", digits / "new/digits", "-o", file, "--quiet") == 3
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "1 of 24 images could not be read and were left out:"
+    assert lines[0] == "1 of 24 images could not be read and was left out:"
     assert lines[1].startswith(f"  {digits / 'new/digits/007.png'}: ")
+    assert lines[1].count("007.png") == 1  # and no more
     assert "Image 7" not in lines[1] and len(lines) == 2
     good = [p for p in list_images(digits / "new/digits") if p.name != "007.png"]
     expected = make_react_pipeline(digits_classifier, preprocess=PREPROCESS).fit(good)

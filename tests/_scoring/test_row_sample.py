@@ -51,6 +51,19 @@ def test_any_order_and_split_give_the_same_sample(size):
         same(RowSample.of_arrays(size, whole.arrays()), expected)
 
 
+@pytest.mark.parametrize("size", [3, 40, 1000])
+def test_parts_without_rows_that_cannot_matter_give_the_same_sample(size):
+    seen, whole, n_sent = RowSample(size, 5), RowSample(size, 5), 0
+    for part in np.array_split(X, 10):
+        sample = sample_of(part, size)
+        seen.merge(sample)
+        sent = sample.those_among(seen)
+        n_sent += len(sent.arrays()["keys"])
+        whole.merge(sent)
+    same(whole, sample_of(X, size))
+    assert (n_sent < len(X)) == (size < len(X))
+
+
 @pytest.mark.parametrize("n_features", [1, 2, 7, 64])
 def test_hashes_differ_and_are_spread_evenly(n_features):
     rows = RNG.normal(size=(20_000, n_features)).astype(np.float32)

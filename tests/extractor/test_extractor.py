@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.error import URLError
 
 import joblib
 import numpy as np
@@ -1182,7 +1183,20 @@ class Squashed(nn.Module):
         self.net = conv_net()
 
     def forward(self, x):
-        return self.net(x).log_softmax(1)
+        return self.net(x).tanh()
+
+
+@pytest.mark.parametrize("step", ["softmax", "log_softmax"])
+def test_a_softmax_at_the_end_is_named(step, X):
+    class Probabilities(Squashed):
+        def forward(self, x):
+            return getattr(self.net(x), step)(1)
+
+    message = (
+        rf"ends in a {step}; expected the logits, which 'net\.6'.* Remove the {step}"
+    )
+    with pytest.raises(ValueError, match=message):
+        TorchFeatureExtractor(Probabilities).fit(X)
 
 
 @pytest.mark.parametrize("model", [TwoHeads, Squashed])
@@ -1329,3 +1343,25 @@ def test_a_refit_that_fails_leaves_the_earlier_fit(net, X):
         extractor.fit(X[:, :2])
     assert extractor.n_features_in_ == seen
     np.testing.assert_array_equal(extractor.transform(X), features)
+
+
+def test_whole_numbers_up_to_255_look_like_pixels(X):
+    pixels = np.random.default_rng(0).integers(0, 256, X.shape).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"whole numbers up to 255.*astype\('uint8'\)"):
+        extractor = TorchFeatureExtractor(conv_net).fit(pixels)
+    with pytest.warns(UserWarning, match="whole numbers up to 255"):
+        extractor.transform(torch.from_numpy(pixels))
+    small = np.minimum(pixels, 16)  # as scikit-learn's digits
+    for preprocessed in X, pixels / 255, small, -pixels, pixels + 1, pixels + 0.5:
+        extractor.transform(preprocessed)  # and no warning
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch):
+    def offline(name, weights):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    for weights in "DEFAULT", "IMAGENET1K_V1":
+        extractor = TorchFeatureExtractor("resnet18", weights=weights)
+        with pytest.raises(OSError, match=r"resnet18-\w+\.pth into .*checkpoints"):
+            extractor.fit(np.zeros((2, 3, 64, 64), np.float32))

@@ -136,7 +136,9 @@ def test_errors_of_images_by_row(photos, tmp_path, on_error, num_workers):
     for row, error in errors.items():
         with pytest.raises(type(error)) as raised:
             extractor.set_params(on_error="raise").transform([photos[0], paths[row]])
-        assert str(raised.value).endswith(str(error).removeprefix(f"Image {row}: "))
+        reason = str(error).removeprefix(f"Image {row}: ")
+        hint = " To leave such images out: on_error='nan'."
+        assert str(raised.value).endswith(reason + hint)
     assert np.isnan(features).all(axis=1).tolist() == [
         row in errors for row in range(8)
     ]
@@ -144,6 +146,41 @@ def test_errors_of_images_by_row(photos, tmp_path, on_error, num_workers):
     np.testing.assert_array_equal(
         features[good], extractor.transform([paths[row] for row in good])
     )
+
+
+def small_maker():
+    return small
+
+
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+@pytest.mark.parametrize(
+    "preprocess, message",
+    [
+        ("auto", "preprocess='auto' knows the transform of models given by name"),
+        (
+            small_maker,
+            r"it seems to make the transform: .*preprocess=make_transform\(\)",
+        ),
+    ],
+)
+def test_a_wrong_preprocess_is_told_before_a_bad_file(
+    photos, on_error, preprocess, message
+):
+    photos[0].write_bytes(b"")
+    extractor = TorchFeatureExtractor(
+        conv_net, preprocess=preprocess, on_error=on_error
+    )
+    with pytest.raises((TypeError, ValueError), match=message):
+        extractor.fit(photos)
+    extractor.set_params(preprocess=small)
+    if on_error == "nan":
+        extractor.fit(photos)
+    else:
+        with pytest.raises(ValueError, match=r"it is empty.*on_error='nan'\.$"):
+            extractor.fit(photos)
+    extractor.set_params(on_error="raise").fit(photos[1:])
+    with pytest.raises(FileNotFoundError, match=r"does not exist.*on_error='nan'\.$"):
+        extractor.transform([photos[1], "gone.jpg"])
 
 
 def test_errors_with_a_cache_an_output_and_dataframes(photos, tmp_path):

@@ -1,5 +1,7 @@
 """The parts of a decision: they add up, and agree with a plain sum of gradients."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,21 @@ from torchvision import transforms
 from reactood import ReActDetector, make_react_pipeline
 from reactood._scoring._scores import SCORES
 from reactood.datasets import digits_classifier, load_digits_ood
-from reactood.inspection import DecisionDisplay, explain_clipping, explain_decision
+from reactood.inspection import (
+    DecisionDisplay,
+    EnergyDropDisplay,
+    explain_clipping,
+    explain_decision,
+)
 
 NAMES = sorted(SCORES)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 def made(seed, score="energy", n_classes=5, scale=1.0, **options):
@@ -152,7 +166,7 @@ def test_display():
         detector, X[:1], X_id, n_units=2, n_classes=5, class_names=list("abcde")
     )
     names = [label.get_text() for label in display.ax_.get_yticklabels()]
-    first = names.index("clip") + 1
+    first = names.index("clip (relative to ID)") + 1
     widths = np.array([bar.get_width() for bar in display.bars_])
     lefts = np.array([bar.get_x() for bar in display.bars_])
     for block in slice(first), slice(first, None):
@@ -226,8 +240,40 @@ def test_pictures_of_the_sample_and_of_the_nearest_images(
             expected = (expected - expected.min()) / np.ptp(expected)
         np.testing.assert_allclose(drawn, expected, atol=1e-6)
     display.figure_.canvas.draw()
+    (strip,) = display.ax_.child_axes
+    below = [text.get_text().split("\n")[0] for text in strip.texts]
+    names = [f"ID row {row}" for row in display.nearest_rows]
+    if kind == "paths":
+        names = [X_id[row].name for row in display.nearest_rows]
+    assert below == ["this sample", *names]
     bare = DecisionDisplay.from_estimator(pipeline, photo, X_id, n_nearest=0)
     assert bare.pictures_ == []
+
+
+def test_id_images_that_cannot_be_read_are_left_out(digits_and_pipeline, tmp_path):
+    pytest.importorskip("matplotlib").use("Agg")
+    digits, _ = digits_and_pipeline
+    X_id, photo = digits.X_test[:40].copy(), digits.ood["photo_china"][:1]
+    X_id[[0, 7]] = np.nan
+    pipeline = make_react_pipeline(digits_classifier, on_error="nan")
+    pipeline.fit(digits.X_test)
+    good = np.delete(np.arange(40), [0, 7])
+    expected = explain_decision(pipeline, photo, X_id[good])
+    with pytest.warns(UserWarning) as noted:
+        found = explain_decision(pipeline, photo, X_id)
+    said = [str(warning.message) for warning in noted]
+    assert any(text.startswith("2 of 40 rows of X_id hold NaN") for text in said)
+    np.testing.assert_array_equal(found.units, expected.units)
+    for name in "reference_rows", "nearest_rows":
+        np.testing.assert_array_equal(found[name], good[expected[name]])
+    with pytest.warns(UserWarning):
+        drop = EnergyDropDisplay.from_estimator(pipeline, photo, X_id).id_drop
+    assert len(drop) == 38
+    with (
+        pytest.raises(ValueError, match="None of the 2 rows of X_id could be read"),
+        pytest.warns(UserWarning, match="2 images could not be read"),
+    ):
+        explain_decision(pipeline, photo, X_id[[0, 7]])
 
 
 def test_a_loader_shows_no_pictures(digits_and_pipeline):

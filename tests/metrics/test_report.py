@@ -19,7 +19,8 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from reactood import ReActDetector, metrics
+from reactood import ReActDetector, make_react_pipeline, metrics
+from reactood.datasets import digits_classifier, load_digits_ood
 from reactood.metrics import OODReport, ood_report
 from reactood.metrics._bootstrap import (
     METRICS,
@@ -388,3 +389,31 @@ def test_features_with_names(rng):
     y = detector.predict_class(X)
     report = ood_report(detector, X, {"dim": 0.1 * X}, y_id=y)
     assert report.id_accuracy == 1
+
+
+def test_images_that_cannot_be_read_are_left_out():
+    digits = load_digits_ood()
+    pipeline = make_react_pipeline(digits_classifier, on_error="nan")
+    pipeline.fit(digits.X_train)
+    X_id, y_id = digits.X_test[:60].copy(), digits.y_test[:60]
+    letters = digits.ood["letters"][:50].copy()
+    X_id[[3, 9]], letters[5] = np.nan, np.nan
+    good = np.delete(np.arange(60), [3, 9])
+    options = {"n_bootstrap": 50, "random_state": 0}
+    expected = ood_report(
+        pipeline, X_id[good], np.delete(letters, 5, 0), y_id=y_id[good], **options
+    )
+    with pytest.warns(UserWarning) as noted:
+        found = ood_report(pipeline, X_id, letters, y_id=y_id, **options)
+    said = [str(warning.message) for warning in noted]
+    assert "2 of 60 images of X_id could not be read: left out." in said
+    assert any(text.startswith("1 of 50 images of ") for text in said)
+    assert found.rows == expected.rows and found.n_id == 58
+    for name in "id_accepted", "id_accuracy", "id_accuracy_clipped":
+        assert getattr(found, name) == getattr(expected, name)
+    X_id[:] = np.nan
+    with (
+        pytest.raises(ValueError, match="None of the 60 images of X_id could be read"),
+        pytest.warns(UserWarning),
+    ):
+        ood_report(pipeline, X_id, letters)

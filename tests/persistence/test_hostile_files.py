@@ -157,6 +157,16 @@ def test_another_network(saved):
     with pytest.raises(ReactoodFileError, match=r"'fc\.bias'|'fc\.weight'"):
         load(path, model=Wider)
 
+    class Nested(kinds.SmallNet):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Sequential(self.conv)
+
+    with pytest.raises(
+        ReactoodFileError, match="no convolution 'conv' with a normalisation 'norm'"
+    ):
+        load(path, model=Nested)
+
     class OtherCode(kinds.SmallNet):
         def forward(self, x):
             return self.fc(self.norm(self.conv(x)).sigmoid().mean(dim=(2, 3)))
