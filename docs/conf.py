@@ -83,21 +83,21 @@ sphinx_gallery_conf = {
     "thumbnail_size": (560, 350),
 }
 gallery_thumbnails = {
-    "plot_digits_ood": (2, 0.33, 1),
+    "plot_digits_ood": (2, 0.33, 1, 0, 0.9),
     "plot_displays": (2, 0, 1),
     "plot_judging": (2, 0, 1),
     "plot_no_ood_selection": (2, 0, 0.51),
-    "plot_one_image_explained": (1, 0, 1),
-    "plot_own_head": (1, 0, 0.52),
+    "plot_one_image_explained": (1, 0, 1, 0, 0.43),
+    "plot_own_head": (1, 0, 0.545),
     "plot_p_values": (1, 0, 1),
     "plot_paper_batchnorm": (1, 0, 0.52),
-    "plot_paper_figure1": (1, 0, 0.34),
+    "plot_paper_figure1": (1, 0, 0.5, 0, 0.5),
     "plot_paper_layers": (1, 0, 0.84),
     "plot_paper_normalisation": (1, 0, 1),
     "plot_paper_percentiles": (1, 0.34, 0.67),
     "plot_paper_scores": (1, 0, 0.54),
     "plot_paper_theory": (1, 0, 0.5),
-    "plot_percentile_search": (1, 0, 0.83),
+    "plot_percentile_search": (1, 0, 0.795),
     "plot_which_score": (1, 0, 0.51),
 }
 

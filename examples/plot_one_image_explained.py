@@ -44,9 +44,9 @@ print(f"decision_function with the clip {detector.decision_function(image)[0]:+.
 # %%
 # Why it is rejected
 # ------------------
-# The bars lead from the score of typical digits to that of the photograph, once by way
-# of the units and once by way of the classes. Below are the photograph and the digits
-# that the network takes for most similar.
+# The bars go from the score of typical digits to that of the photograph, first unit by
+# unit and then class by class. Below are the photograph and the digits whose features
+# are most similar to its own.
 
 DecisionDisplay.from_estimator(detector, image, digits.X_test)
 plt.show()

@@ -39,7 +39,10 @@ y = np.repeat([1, -1], [len(X_id), len(X_ood)])
 # The three panels
 # ----------------
 
-fig, (before, units, after) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+fig, axes = plt.subplot_mosaic(
+    [["before", "after"], ["units", "units"]], figsize=(10, 7), layout="constrained"
+)
+before, units, after = axes["before"], axes["units"], axes["after"]
 ScoreDistributionDisplay.from_estimator(energy, X, y, ax=before)
 ActivationProfileDisplay.from_estimator(react, X, y, ax=units)
 ScoreDistributionDisplay.from_estimator(react, X, y, ax=after)
@@ -47,9 +50,11 @@ for ax, detector, title in ((before, energy, "Energy"), (after, react, "ReAct"))
     fpr = fpr_at_tpr(y, detector.score_samples(X))
     ax.set_title(f"{title}: FPR95 {fpr:.1%}")
 units.set_title("Mean activation of each unit")
+for ax in axes.values():
+    ax.set_ylim(top=1.55 * ax.get_ylim()[1])  # room for the legend
 plt.show()
 
 # %%
-# **What to see:** in the middle, the mean of the ID images is nearly the same for all
-# units, and that of the photographs has spikes. Clipping lowers all scores and narrows
-# both distributions, and fewer photographs score as high as the digits.
+# **What to see:** in the lower panel, the mean of the ID images is nearly the same for
+# all units, and that of the photographs has spikes. Clipping lowers all scores and
+# narrows both distributions, and fewer photographs score as high as the digits.

@@ -68,7 +68,7 @@ def draw(measured, names, path, colours):
     style = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color"), ink)
     style |= {"axes.edgecolor": ink, "font.size": 15, "svg.hashsalt": "reactood"}
     with plt.rc_context(style):
-        fig, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+        fig, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
         for ax, (title, (new, ood, fpr)) in zip(axes, measured.items(), strict=True):
             both = np.concatenate([new, ood])
             low, high = np.percentile(both, [0.2, 99.8])
@@ -86,7 +86,8 @@ def draw(measured, names, path, colours):
             ax.set_title(f"{title}: {100 * fpr:.1f} % accepted", fontweight="bold")
             ax.set(xlabel="energy score", yticks=[])
             ax.spines[["top", "right", "left"]].set_visible(False)
-        axes[1].legend(frameon=False, loc="upper right")
+        handles, labels = axes[1].get_legend_handles_labels()
+        fig.legend(handles, labels, frameon=False, loc="outside lower center", ncols=2)
         fig.savefig(path, transparent=True, metadata={"Date": None})
         plt.close(fig)
 

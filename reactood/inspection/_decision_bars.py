@@ -32,8 +32,8 @@ class DecisionDisplay:
     their own share two: one for those that lower the score, and one for those that
     raise it. In wide networks, these may be most of it.
 
-    Below the bars are the sample and the ID images that the network takes for most
-    similar, where the samples are images.
+    If the samples are images, the sample is shown below the bars, with the ID images
+    whose features are most similar to its own.
 
     Use `from_estimator` to make one.
 
