@@ -103,7 +103,7 @@ def score(
 
     Notes
     -----
-    What travels is the file of :func:`reactood.persistence.save`, once to each machine.
+    The file of :func:`reactood.persistence.save` is sent, once to each machine.
     An actor that dies is replaced, and its rows are computed again, with the same
     result. The last digits of a score may depend on the images in the same batch:
     `dataset.repartition(target_num_rows_per_block=n, strict=True)` with a multiple `n`
