@@ -211,6 +211,8 @@ class ReActPipeline(Shown, Pipeline):
         detection : Detection
             A named tuple of `scores`, `labels` and `classes`, arrays of shape
             (n_samples,), as `score_samples`, `predict` and `predict_class` return them.
+            An image that cannot be read, with `on_error="nan"`, has the score NaN and
+            the label -1; its class means nothing.
         """
         steps, detector = parts_of(self)
         return detector.detect(X if steps is None else steps.transform(X))

@@ -120,6 +120,9 @@ def load_function(text):
     if place.endswith(".py"):
         if not Path(place).is_file():
             raise ValueError(f"There is no file {place!r} with a function {name!r}.")
+        folder = str(Path(place).resolve().parent)
+        if folder not in sys.path:  # what is beside it is found, after installed ones
+            sys.path.append(folder)
         spec: Any = importlib.util.spec_from_file_location(Path(place).stem, place)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

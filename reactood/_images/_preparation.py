@@ -207,7 +207,7 @@ def _failed(transform, image, error):
     if isinstance(error, TypeError) and _takes_nothing(transform):
         hint = (
             " It takes no arguments, so it seems to make the transform: pass what it "
-            "returns, preprocess=make_transform()."
+            f"returns, preprocess={getattr(transform, '__name__', 'make_transform')}()."
         )
     elif image.mode != "RGB":
         hint = (

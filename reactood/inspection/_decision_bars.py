@@ -298,13 +298,17 @@ class DecisionDisplay:
         self.ax_.set_ylim(n_bars + 0.6, -0.6)
         begin = np.concatenate(lefts)
         ends = [*begin, *(begin + widths), self.reference, self.threshold, self.score]
-        margin = 0.1 * (np.ptp(ends) or 1)
+        margin = 0.16 * (np.ptp(ends) or 1)  # for the numbers beside the bars
         self.ax_.set_xlim(min(ends) - margin / 3, max(ends) + margin)
         self.ax_.grid(axis="x", color="0.9")
         self.ax_.set_axisbelow(True)
         judged = "rejected" if self.score < self.threshold else "accepted"
+        sizes = np.sort(np.abs(self.units))[::-1]
+        share = sizes[:n_units].sum() / (sizes.sum() or 1)
+        distance = self.score - self.reference
         self.ax_.set(
-            title=f"{judged}: score {self.score - self.reference:+.3g} from typical ID",
+            title=f"{judged}: score {distance:+.3g} from typical ID\n"
+            f"(the named units have {100 * share:.0f} % of the sum without signs)",
             xlabel="score (the higher, the more in-distribution)",
         )
         self.ax_.legend(

@@ -144,10 +144,14 @@ class NetworkReader:
                 raise Unfit("needs a network, and there is none in the file")
             network, _ = build_network(self.build, None)
             _, arrangement, _ = _plan_of(self.described["plan"])
-            with no_gradients():
-                check_folds(network, arrangement.folds)
-                fold(network, arrangement.folds)
-                load_state(network, self.described["state"], self.tensors, "model")
+            try:
+                with no_gradients():
+                    check_folds(network, arrangement.folds)
+                    fold(network, arrangement.folds)
+                    load_state(network, self.described["state"], self.tensors, "model")
+            except Unfit as error:
+                hint = repr(self.described["hint"])[:100]
+                raise Unfit(f"{error}; it was saved with {hint}") from None
             setattr(network, FOLDED, arrangement.folds)
             self._network = network
         return self._network
@@ -200,9 +204,8 @@ def check_folds(network, folds):
         found = type(modules.get(first)), type(modules.get(second))
         if found not in CONVOLUTIONS.items():
             raise Unfit(
-                f"model= builds {type(network).__name__}, which does not fit the file: "
-                f"it has no convolution {first!r} with a normalisation {second!r}. Is "
-                "it the network that the detector was fitted with?"
+                f"does not fit what model= builds, {type(network).__name__}: this has "
+                f"no convolution {first!r} with a normalisation {second!r}"
             )
 
 
@@ -213,17 +216,17 @@ def load_state(module, names, tensors, parameter):
     if missing or unknown:
         some = min(missing or unknown)
         raise Unfit(
-            f"{parameter}= builds {type(module).__name__}, which does not fit the "
-            f"file: {some!r} is {'not in the file' if missing else 'in the file only'}"
+            f"does not fit what {parameter}= builds, {type(module).__name__}: "
+            f"{some!r} is {'not in the file' if missing else 'in the file only'}"
         )
     state = {key: tensors[name] for key, name in names.items()}
     for key, tensor in state.items():
         theirs = expected[key]
         if tensor.shape != theirs.shape or tensor.dtype != theirs.dtype:
             raise Unfit(
-                f"{parameter}= builds {type(module).__name__}, where {key!r} is "
-                f"{theirs.dtype} of shape {tuple(theirs.shape)}, and in the file it is "
-                f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+                f"does not fit what {parameter}= builds, {type(module).__name__}: "
+                f"there {key!r} is {theirs.dtype} of shape {tuple(theirs.shape)}, and "
+                f"in the file {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
     module.load_state_dict(state)
 

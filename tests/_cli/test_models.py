@@ -39,7 +39,17 @@ def options(**given):
     )
 
 
+def test_a_file_finds_what_is_beside_it(file, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    other = file.with_name("wraps_a_net_of_a_test.py")
+    other.write_text(f"from {file.stem} import build as make\n")
+    build, _ = models.model_of(options(model=f"{other}:make"))
+    assert build()[1].out_features == 3
+    sys.modules.pop(file.stem)
+
+
 def test_names_and_functions(file, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     assert models.model_of(options(model="resnet50")) == ("resnet50", "DEFAULT")
     named = models.model_of(options(model="timm/resnet10t", weights="none"))
     assert named == ("timm/resnet10t", None)
@@ -48,7 +58,6 @@ def test_names_and_functions(file, monkeypatch):
     model = "reactood.datasets:digits_classifier"
     assert models.model_of(options(model=model))[0] is digits_classifier
     monkeypatch.chdir(file.parent)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
     assert models.load_function(f"{file.stem}:build")()[1].in_features == 12
     assert sys.path[-1] == str(file.parent)
     sys.modules.pop(file.stem)

@@ -159,7 +159,7 @@ def small_maker():
         ("auto", "preprocess='auto' knows the transform of models given by name"),
         (
             small_maker,
-            r"it seems to make the transform: .*preprocess=make_transform\(\)",
+            r"it seems to make the transform: .*preprocess=small_maker\(\)",
         ),
     ],
 )

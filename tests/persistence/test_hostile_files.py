@@ -163,7 +163,9 @@ def test_another_network(saved):
             self.conv = torch.nn.Sequential(self.conv)
 
     with pytest.raises(
-        ReactoodFileError, match="no convolution 'conv' with a normalisation 'norm'"
+        ReactoodFileError,
+        match=r"it does not fit what model= builds, Nested: this has no convolution "
+        r"'conv' with a normalisation 'norm'; it was saved with 'saved_kinds:small_",
     ):
         load(path, model=Nested)
 
