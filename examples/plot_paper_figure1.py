@@ -51,7 +51,8 @@ for ax, detector, title in ((before, energy, "Energy"), (after, react, "ReAct"))
     ax.set_title(f"{title}: FPR95 {fpr:.1%}")
 units.set_title("Mean activation of each unit")
 for ax in axes.values():
-    ax.set_ylim(top=1.55 * ax.get_ylim()[1])  # room for the legend
+    if ax is not units:
+        ax.set_ylim(top=1.55 * ax.get_ylim()[1])  # room for the legend
 plt.show()
 
 # %%

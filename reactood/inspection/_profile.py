@@ -201,9 +201,13 @@ class ActivationProfileDisplay:
             ylabel="activation (bands: 50 % and 90 % of ID)",
         )
         self.ax_.margins(x=0.01)
-        # Below: units with high activations may be anywhere.
+        # Below the label: units with high activations may be anywhere.
         self.ax_.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            borderaxespad=5,
+            ncols=2,
+            fontsize=8,
         )
         return self
 
