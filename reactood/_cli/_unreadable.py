@@ -3,7 +3,7 @@
 from reactood._cli._csv import shown
 from reactood._cli._exit import say
 from reactood._cli._inputs import counted
-from reactood._images._files import short
+from reactood._images._files import UNREADABLE, short
 
 MOST_NAMED = 10
 
@@ -11,9 +11,7 @@ MOST_NAMED = 10
 def problems_of(reasons, paths):
     """Return reasons by path, without the path, in the order of the rows."""
     return {
-        paths[row]: reasons[row].removeprefix(
-            f"{short(paths[row])} cannot be read as an image: "
-        )
+        paths[row]: reasons[row].removeprefix(f"{short(paths[row])} {UNREADABLE}: ")
         for row in sorted(reasons)
     }
 

@@ -136,8 +136,7 @@ def first_images(source, n, *, skip_errors=False):
             if sum(map(len, images)) >= n:
                 break
     if errors and not (skip_errors and images):
-        rows = sorted(errors, key=lambda row: (is_of_file(errors[row]), row))
-        raise errors[rows[0]]
+        raise errors[min(errors, key=lambda row: (is_of_file(errors[row]), row))]
     return torch.cat(images)[:n]
 
 

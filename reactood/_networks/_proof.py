@@ -126,15 +126,17 @@ def _prove_head(network, name, batch):
 
 def _check_no_softmax(network, name, output):
     """Raise ValueError where a model returns probabilities, or their logarithms."""
-    for step, sums in ("softmax", output.sum(1)), ("log_softmax", output.exp().sum(1)):
-        if output.shape[1] > 1 and torch.allclose(sums, sums.new_ones(()), atol=1e-3):
-            if step == "log_softmax" or (output >= 0).all():
-                raise ValueError(
-                    f"{type(network).__name__} returns probabilities, or their "
-                    f"logarithms: it ends in a {step}; expected the logits, which "
-                    f"{name!r}, its last nn.Linear, seems to return. Remove the "
-                    f"{step}: it changes no decision of the classifier."
-                )
+    if output.shape[1] == 1:
+        return
+    for step, shares in ("softmax", output), ("log_softmax", output.exp()):
+        sums = shares.sum(1)
+        if (shares >= 0).all() and torch.allclose(sums, sums.new_ones(()), atol=1e-3):
+            raise ValueError(
+                f"{type(network).__name__} returns probabilities, or their "
+                f"logarithms: it ends in a {step}; expected the logits, which "
+                f"{name!r}, its last nn.Linear, seems to return. Remove the "
+                f"{step}: it changes no decision of the classifier."
+            )
 
 
 def _record(seen, key, module, args, kwargs, output):

@@ -11,7 +11,7 @@ from reactood.inspection._common import (
     axes_and_figure,
 )
 from reactood.inspection._decision import explain_decision
-from reactood.inspection._pictures import draw_picture, names_of, pictures_of
+from reactood.inspection._pictures import draw_picture, pictures_of
 
 OTHERS_COLOR, TOTAL_COLOR = "0.6", "0.25"
 BAR, REST, STRIP = 0.24, 1.4, 1.5  # inches: a bar, all around them, the pictures
@@ -212,12 +212,14 @@ class DecisionDisplay:
             )
         pictures = {}
         takes_images = not isinstance(unfrozen(estimator), BaseReActDetector)
-        if n_nearest and takes_images and (own := pictures_of(X, [0])):
+        own, _ = pictures_of(X, [0]) if n_nearest and takes_images else (None, None)
+        if own is not None:
             nearest = explained.nearest_rows[0]
+            images, names = pictures_of(X_id, nearest)
             pictures = {
                 "image": own[0],
-                "nearest_images": pictures_of(X_id, nearest) or (),
-                "nearest_names": names_of(X_id, nearest),
+                "nearest_images": images or (),
+                "nearest_names": names,
                 "nearest_rows": nearest,
                 "nearest_similarity": explained.nearest_similarity[0],
             }

@@ -15,26 +15,21 @@ def source_of(images):
 
 
 def pictures_of(images, rows):
-    """Return some images in a form that matplotlib draws, or None if they are none.
+    """Return some images in a form that matplotlib draws, and the names of their files.
 
-    Tables, texts and dicts of arrays are no images, though pipelines may take them. A
+    Two None if they are no images, and None for the names if they are no files. Tables,
+    texts and dicts of arrays are no images, though pipelines may take them. A
     DataLoader gives its images in batches only.
     """
     try:
         source = source_of(images)
-        return [displayable(source.image(row)) for row in rows]
+        items = [source.image(row) for row in rows]
+        pictures = [displayable(item) for item in items]
     except (TypeError, ValueError, OSError, NotImplementedError):
-        return None
-
-
-def names_of(images, rows):
-    """Return the names of some files, or None if the images are no paths."""
-    try:
-        source = source_of(images)
-        names = [os.path.basename(os.fspath(source.image(row))) for row in rows]
-    except (TypeError, ValueError, OSError, NotImplementedError):
-        return None
-    return [os.fsdecode(name) for name in names]
+        return None, None
+    if not all(isinstance(item, str | os.PathLike) for item in items):
+        return pictures, None
+    return pictures, [os.path.basename(item) for item in items]
 
 
 def displayable(item):
@@ -52,7 +47,7 @@ def displayable(item):
     return pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
 
 
-def draw_picture(ax, image, x=0.5, y=0.5):
+def draw_picture(ax, image, x, y):
     """Draw an image with its longer side of length 1 and its centre at (x, y).
 
     The vertical axis of `ax` points down.
